@@ -1,0 +1,63 @@
+/* dtype: element types of tensors, in files, in memory and on the wire. */
+#ifndef BASE_DTYPE_H
+#define BASE_DTYPE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+enum dtype { DTYPE_NONE = 0, DTYPE_F32 = 1, DTYPE_BF16 = 2, DTYPE_F16 = 3, DTYPE_COUNT };
+
+static inline size_t dtype_bytes(enum dtype t)
+{
+    return t == DTYPE_F32 ? 4 : (t == DTYPE_BF16 || t == DTYPE_F16) ? 2 : 0;
+}
+
+static inline const char *dtype_name(enum dtype t)
+{
+    return t == DTYPE_F32 ? "f32" : t == DTYPE_BF16 ? "bf16" : t == DTYPE_F16 ? "f16" : "none";
+}
+
+static inline float bf16_to_f32(uint16_t h)
+{
+    uint32_t u = (uint32_t)h << 16;
+    float f;
+    memcpy(&f, &u, 4);
+    return f;
+}
+
+/* Round to nearest even; a NaN stays a NaN (quiet). */
+static inline uint16_t f32_to_bf16(float f)
+{
+    uint32_t u;
+    memcpy(&u, &f, 4);
+    if ((u & 0x7fffffffu) > 0x7f800000u) {
+        return (uint16_t)((u >> 16) | 0x40u);
+    }
+    return (uint16_t)((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
+}
+
+/* IEEE half to single, exact (denormals included). */
+static inline float f16_to_f32(uint16_t h)
+{
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exp = (h >> 10) & 31u, man = h & 0x3ffu, u;
+    float f;
+    if (exp == 31) {
+        u = sign | 0x7f800000u | man << 13;
+    } else if (exp != 0) {
+        u = sign | (exp + 112) << 23 | man << 13;
+    } else if (man == 0) {
+        u = sign;
+    } else {
+        exp = 113;
+        while (!(man & 0x400u)) {
+            man <<= 1;
+            exp--;
+        }
+        u = sign | exp << 23 | (man & 0x3ffu) << 13;
+    }
+    memcpy(&f, &u, 4);
+    return f;
+}
+
+#endif

@@ -1,0 +1,220 @@
+/* vec: sixteen f32 lanes, the same on every instruction set. Kernels are written once against this
+ * header and compiled for each; sixteen is the width everywhere (four SSE, two AVX2, one AVX-512
+ * register), so lane l always sees elements l, l + 16, ... and reductions round alike.
+ * Included only by sources under kernels/cpu, which are compiled with the flags of their ISA. */
+#ifndef KERNELS_VEC_H
+#define KERNELS_VEC_H
+
+#include <immintrin.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define LANES 16
+#define INLINE static inline __attribute__((always_inline))
+
+#if defined(__AVX512F__) && defined(__AVX512BW__)
+
+typedef __m512 vec;
+INLINE vec v_set1(float a) { return _mm512_set1_ps(a); }
+INLINE vec v_zero(void) { return _mm512_setzero_ps(); }
+INLINE vec v_load(const float *p) { return _mm512_loadu_ps(p); }
+INLINE void v_store(float *p, vec a) { _mm512_storeu_ps(p, a); }
+INLINE vec v_add(vec a, vec b) { return _mm512_add_ps(a, b); }
+INLINE vec v_sub(vec a, vec b) { return _mm512_sub_ps(a, b); }
+INLINE vec v_mul(vec a, vec b) { return _mm512_mul_ps(a, b); }
+INLINE vec v_div(vec a, vec b) { return _mm512_div_ps(a, b); }
+INLINE vec v_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
+/* a > b ? a : b, so a NaN in b stays and one in a goes: the x86 rule, kept everywhere. */
+INLINE vec v_max(vec a, vec b) { return _mm512_max_ps(a, b); }
+INLINE vec v_min(vec a, vec b) { return _mm512_min_ps(a, b); }
+/* 16 bf16 to f32, exact. */
+INLINE vec v_load_bf16(const uint16_t *p)
+{
+    __m256i h = _mm256_loadu_si256((const __m256i *)(const void *)p);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+/* 32 bf16 as 16 pairs: the even and the odd elements, widened. */
+INLINE void v_load_pairs(const uint16_t *p, vec *even, vec *odd)
+{
+    __m512i w = _mm512_loadu_si512(p);
+    *even = _mm512_castsi512_ps(_mm512_slli_epi32(w, 16));
+    *odd = _mm512_castsi512_ps(_mm512_and_si512(w, _mm512_set1_epi32((int)0xffff0000u)));
+}
+/* The integer work of exp: 2^n for n in lanes given as floats holding integers in [-126, 127]. */
+INLINE vec v_exp2i(vec n)
+{
+    __m512i i = _mm512_cvtps_epi32(n);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(i, _mm512_set1_epi32(127)), 23));
+}
+INLINE vec v_round(vec a) { return _mm512_roundscale_ps(a, 8); }
+/* Round to nearest even; NaN stays NaN. */
+INLINE void v_store_bf16(uint16_t *p, vec a)
+{
+    __m512i u = _mm512_castps_si512(a);
+    __m512i lsb = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+    __m512i r = _mm512_srli_epi32(
+        _mm512_add_epi32(u, _mm512_add_epi32(lsb, _mm512_set1_epi32(0x7fff))), 16);
+    __m512i nan = _mm512_or_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(0x40));
+    r = _mm512_mask_mov_epi32(r, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), nan);
+    _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtepi32_epi16(r));
+}
+
+#elif defined(__AVX2__) && defined(__FMA__)
+
+typedef struct {
+    __m256 a, b;
+} vec;
+INLINE vec v_make(__m256 a, __m256 b)
+{
+    vec r = {a, b};
+    return r;
+}
+INLINE vec v_set1(float x) { return v_make(_mm256_set1_ps(x), _mm256_set1_ps(x)); }
+INLINE vec v_zero(void) { return v_make(_mm256_setzero_ps(), _mm256_setzero_ps()); }
+INLINE vec v_load(const float *p) { return v_make(_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)); }
+INLINE void v_store(float *p, vec x)
+{
+    _mm256_storeu_ps(p, x.a);
+    _mm256_storeu_ps(p + 8, x.b);
+}
+INLINE vec v_add(vec x, vec y) { return v_make(_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)); }
+INLINE vec v_sub(vec x, vec y) { return v_make(_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)); }
+INLINE vec v_mul(vec x, vec y) { return v_make(_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)); }
+INLINE vec v_div(vec x, vec y) { return v_make(_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)); }
+INLINE vec v_fma(vec x, vec y, vec z)
+{
+    return v_make(_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b));
+}
+INLINE vec v_max(vec x, vec y) { return v_make(_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)); }
+INLINE vec v_min(vec x, vec y) { return v_make(_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)); }
+INLINE __m256 v_widen8(const uint16_t *p)
+{
+    __m128i h = _mm_loadu_si128((const __m128i *)(const void *)p);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
+INLINE vec v_load_bf16(const uint16_t *p) { return v_make(v_widen8(p), v_widen8(p + 8)); }
+INLINE void v_load_pairs(const uint16_t *p, vec *even, vec *odd)
+{
+    __m256i w0 = _mm256_loadu_si256((const __m256i *)(const void *)p);
+    __m256i w1 = _mm256_loadu_si256((const __m256i *)(const void *)(p + 16));
+    __m256i hi = _mm256_set1_epi32((int)0xffff0000u);
+    *even = v_make(_mm256_castsi256_ps(_mm256_slli_epi32(w0, 16)),
+                   _mm256_castsi256_ps(_mm256_slli_epi32(w1, 16)));
+    *odd = v_make(_mm256_castsi256_ps(_mm256_and_si256(w0, hi)),
+                  _mm256_castsi256_ps(_mm256_and_si256(w1, hi)));
+}
+INLINE __m256 v_exp2i8(__m256 n)
+{
+    __m256i i = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(i, 23));
+}
+INLINE vec v_exp2i(vec n) { return v_make(v_exp2i8(n.a), v_exp2i8(n.b)); }
+INLINE vec v_round(vec x)
+{
+    return v_make(_mm256_round_ps(x.a, 8), _mm256_round_ps(x.b, 8));
+}
+INLINE __m256i v_bf16_words(__m256 a)
+{
+    __m256i u = _mm256_castps_si256(a), top = _mm256_srli_epi32(u, 16);
+    __m256i lsb = _mm256_and_si256(top, _mm256_set1_epi32(1));
+    __m256i r = _mm256_srli_epi32(
+        _mm256_add_epi32(u, _mm256_add_epi32(lsb, _mm256_set1_epi32(0x7fff))), 16);
+    __m256i nan = _mm256_or_si256(top, _mm256_set1_epi32(0x40));
+    __m256 is_nan = _mm256_cmp_ps(a, a, _CMP_UNORD_Q);
+    return _mm256_blendv_epi8(r, nan, _mm256_castps_si256(is_nan));
+}
+INLINE void v_store_bf16(uint16_t *p, vec x)
+{
+    __m256i packed = _mm256_packus_epi32(v_bf16_words(x.a), v_bf16_words(x.b));
+    packed = _mm256_permute4x64_epi64(packed, 0xd8);
+    _mm256_storeu_si256((__m256i *)(void *)p, packed);
+}
+
+#else
+
+#include "base/dtype.h"
+#include <math.h>
+
+typedef struct {
+    float f[LANES];
+} vec;
+#define V_EACH(expr)                                                                               \
+    vec r;                                                                                         \
+    for (int i = 0; i < LANES; i++) {                                                              \
+        r.f[i] = (expr);                                                                           \
+    }                                                                                              \
+    return r
+INLINE vec v_set1(float a) { V_EACH(a); }
+INLINE vec v_zero(void) { V_EACH(0.0f); }
+INLINE vec v_load(const float *p) { V_EACH(p[i]); }
+INLINE void v_store(float *p, vec a) { memcpy(p, a.f, sizeof a.f); }
+INLINE vec v_add(vec a, vec b) { V_EACH(a.f[i] + b.f[i]); }
+INLINE vec v_sub(vec a, vec b) { V_EACH(a.f[i] - b.f[i]); }
+INLINE vec v_mul(vec a, vec b) { V_EACH(a.f[i] * b.f[i]); }
+INLINE vec v_div(vec a, vec b) { V_EACH(a.f[i] / b.f[i]); }
+INLINE vec v_fma(vec a, vec b, vec c) { V_EACH(fmaf(a.f[i], b.f[i], c.f[i])); }
+INLINE vec v_max(vec a, vec b) { V_EACH(a.f[i] > b.f[i] ? a.f[i] : b.f[i]); }
+INLINE vec v_min(vec a, vec b) { V_EACH(a.f[i] < b.f[i] ? a.f[i] : b.f[i]); }
+INLINE vec v_load_bf16(const uint16_t *p) { V_EACH(bf16_to_f32(p[i])); }
+INLINE void v_load_pairs(const uint16_t *p, vec *even, vec *odd)
+{
+    for (int i = 0; i < LANES; i++) {
+        even->f[i] = bf16_to_f32(p[2 * i]);
+        odd->f[i] = bf16_to_f32(p[2 * i + 1]);
+    }
+}
+INLINE float v_exp2i1(float n)
+{
+    uint32_t u = (uint32_t)((int32_t)n + 127) << 23;
+    float f;
+    memcpy(&f, &u, 4);
+    return f;
+}
+INLINE vec v_exp2i(vec n) { V_EACH(v_exp2i1(n.f[i])); }
+INLINE vec v_round(vec a) { V_EACH(nearbyintf(a.f[i])); }
+INLINE void v_store_bf16(uint16_t *p, vec a)
+{
+    for (int i = 0; i < LANES; i++) {
+        p[i] = f32_to_bf16(a.f[i]);
+    }
+}
+
+#endif
+
+/* v_sum: the fixed tree ((l, l+8), (l, l+4), (l, l+2), (l, l+1)). */
+INLINE float v_sum(vec a)
+{
+    float f[LANES];
+    v_store(f, a);
+    for (int w = LANES / 2; w > 0; w /= 2) {
+        for (int i = 0; i < w; i++) {
+            f[i] = f[i] + f[i + w];
+        }
+    }
+    return f[0];
+}
+INLINE float v_max_lane(vec a)
+{
+    float f[LANES];
+    v_store(f, a);
+    for (int i = 1; i < LANES; i++) {
+        f[0] = f[i] > f[0] ? f[i] : f[0];
+    }
+    return f[0];
+}
+/* Partial vectors: the first n lanes, the others zero; and their store. */
+INLINE vec v_load_n(const float *p, int n)
+{
+    float f[LANES] = {0};
+    memcpy(f, p, (size_t)n * sizeof *f);
+    return v_load(f);
+}
+INLINE void v_store_n(float *p, vec a, int n)
+{
+    float f[LANES];
+    v_store(f, a);
+    memcpy(p, f, (size_t)n * sizeof *f);
+}
+
+#endif
