@@ -1,0 +1,42 @@
+/* frames: one multipart message in hand. Frame 0 is the protobuf header; tensors follow, raw,
+ * little-endian, and are never copied: a received frame is used where ZeroMQ put it, a sent frame
+ * points at the caller's buffer until ZeroMQ (on its own thread) releases it. */
+#ifndef PROTO_FRAMES_H
+#define PROTO_FRAMES_H
+
+#include "base/limits.h"
+#include <stddef.h>
+#include <stdint.h>
+#include <zmq.h>
+
+struct frames {
+    int n;
+    zmq_msg_t part[LIMIT_FRAMES];
+};
+
+void frames_init(struct frames *f);
+/* frames_close releases every part; f is empty after it. */
+void frames_close(struct frames *f);
+/* frames_move: dst, which is empty, takes what src has; src is empty after it. */
+void frames_move(struct frames *dst, struct frames *src);
+const void *frames_data(const struct frames *f, int part);
+size_t frames_size(const struct frames *f, int part);
+
+/* wirebuf: reference-counted, 64-byte aligned slabs for frames to be sent, recycled without a system
+ * call. A slab returns to its pool when the last reference goes, on whichever thread. */
+struct wirebuf_pool;
+struct wirebuf;
+struct wirebuf_pool *wirebuf_pool_create(void);
+/* wirebuf_pool_destroy waits for nothing: slabs still out free the pool with the last of them. */
+void wirebuf_pool_destroy(struct wirebuf_pool *pool);
+/* wirebuf_get: a slab of at least `bytes`, one reference; NULL when memory is out. */
+struct wirebuf *wirebuf_get(struct wirebuf_pool *pool, size_t bytes);
+void *wirebuf_data(struct wirebuf *b);
+void wirebuf_unref(struct wirebuf *b);
+/* frames_push_buf appends a frame of the first `bytes` of b and takes over one reference. Returns 0
+ * or ERR_LIMIT/ERR_NOMEM, the reference being dropped in any case. */
+int frames_push_buf(struct frames *f, struct wirebuf *b, size_t bytes);
+/* frames_push_copy appends a copy of small data. */
+int frames_push_copy(struct frames *f, const void *data, size_t bytes);
+
+#endif

@@ -1,0 +1,56 @@
+/* sock: a ZeroMQ socket on a libev loop, with the traps of facts taken care of in one place: ZMQ_FD is
+ * edge-triggered, so events are re-read after every send and receive and the socket is drained until
+ * EAGAIN within a budget; ROUTER is mandatory and never waits; high-water marks are small; LINGER is
+ * short; message sizes are capped before allocation; the routing id is fresh for each incarnation. */
+#ifndef PROTO_SOCK_H
+#define PROTO_SOCK_H
+
+#include "base/err.h"
+#include "proto/frames.h"
+#include <ev.h>
+
+enum sock_kind {
+    SOCK_SERVE,  /* ROUTER, binds: a worker */
+    SOCK_CALL    /* DEALER, connects to one worker: a coordinator */
+};
+
+/* An address of a peer at a SOCK_SERVE: its routing id. */
+struct sock_peer {
+    uint8_t bytes;
+    uint8_t id[255];
+};
+
+struct sock_config {
+    enum sock_kind kind;
+    const char *endpoint;      /* inproc://, ipc://, tcp:// */
+    int hwm;                   /* messages each way; 0: default 64 */
+    int64_t message_bytes_max; /* cap on one frame; 0: LIMIT_PAYLOAD_BYTES */
+    uint64_t incarnation;      /* SOCK_CALL: makes the routing id */
+};
+
+struct sock;
+/* on_message is called from the loop for each complete message; `from` is NULL at a SOCK_CALL. It
+ * may take the frames with frames_move; what it leaves is closed. It may send. */
+typedef void sock_fn(void *user, struct sock *sock, const struct sock_peer *from, struct frames *f);
+
+/* sock_open binds or connects and hangs itself into `loop`. A port in use: ERR_NET, in words. Binding
+ * tcp port 0 or "*" picks a free port: sock_endpoint tells which. */
+int sock_open(void *zmq_context, struct ev_loop *loop, const struct sock_config *config,
+              sock_fn *on_message, void *user, struct sock **out, struct err *err);
+void sock_close(struct sock *sock);
+const char *sock_endpoint(const struct sock *sock);
+/* sock_send takes the frames over in any case. 0; ERR_AGAIN: the peer's queue is full; ERR_GONE: no
+ * such peer (a SOCK_CALL that is not connected gives ERR_AGAIN). Never waits. */
+int sock_send(struct sock *sock, const struct sock_peer *to, struct frames *f);
+/* Bytes and messages moved, for metrics. */
+struct sock_stats {
+    uint64_t bytes_sent, bytes_received, messages_sent, messages_received;
+};
+void sock_stats_get(const struct sock *sock, struct sock_stats *out);
+
+/* endpoint_check: a well-formed inproc, ipc or tcp endpoint; says what is wrong else. */
+int endpoint_check(const char *endpoint, struct err *err);
+/* incarnation_new: 64 random bits of the kernel. */
+uint64_t incarnation_new(void);
+
+#endif
