@@ -13,8 +13,10 @@ struct arena {
 
 /* arena_init reserves `size` bytes (mmap; huge pages asked for). 0 or ERR_NOMEM. */
 int arena_init(struct arena *arena, size_t size);
-/* arena_init_on carves from memory of the caller, which outlives the arena. */
+/* arena_init_on carves from memory of the caller, which outlives the arena. Under ASan what is not
+ * carved is poisoned until arena_fini, so call that before the memory is used for anything else. */
 void arena_init_on(struct arena *arena, void *memory, size_t size);
+/* arena_fini gives owned memory back; memory of the caller stays. */
 void arena_fini(struct arena *arena);
 /* arena_alloc returns 64-byte aligned, uninitialised memory or NULL when the arena is full. */
 void *arena_alloc(struct arena *arena, size_t bytes);

@@ -34,7 +34,7 @@ if(SIGMOE_SANITIZE)
 endif()
 
 # sigmoe_room(NAME ROOMS lower... LIBS external...): static library of NAME/*.c and NAME/*/*.c.
-# A room with a rooms.cmake of its own (kernels, proto) adds what a glob cannot know.
+# A room with a room.cmake of its own (kernels, proto) adds what a glob cannot know.
 function(sigmoe_room name)
   cmake_parse_arguments(ARG "" "" "ROOMS;LIBS" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${name}/*.c

@@ -1,0 +1,14 @@
+/* commands: the subcommands that live in tools, as the program's table calls them. Each takes its
+ * own argv (argv[0] is its name), prints its errors itself and returns the exit status of the
+ * program (base/err.h, err_exit_code). */
+#ifndef TOOLS_COMMANDS_H
+#define TOOLS_COMMANDS_H
+
+/* cmd_inspect prints what a checkpoint is. */
+int cmd_inspect(int argc, char **argv);
+/* cmd_synth writes a checkpoint with random weights in a published shape. */
+int cmd_synth(int argc, char **argv);
+/* version_print: version, compiler, instruction sets found, libraries; what a bug report needs. */
+void version_print(void);
+
+#endif
