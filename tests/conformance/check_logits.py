@@ -1,0 +1,121 @@
+#!/usr/bin/env python3
+"""Compares sigmoe with what transformers computed for one fixture (tools/fixtures/make_tiny.py).
+
+  f32: every row of logits, prompt and generated, within 1e-4 of the reference, and the 64 greedy
+       tokens identical.
+  bf16: the prompt's rows within 5e-2. The fixtures were chosen so that rounding moves no router
+       choice; a wrong expert or a wrong scale shows as an error of order one.
+
+The error of a row is its largest absolute difference over the reference row's largest value.
+"""
+import argparse
+import json
+import math
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "suite"))
+from harness import Failure, cut, floats, generate, main_of, read_file  # noqa: E402
+
+F32_BOUND = 1e-4
+BF16_BOUND = 5e-2
+
+
+def row_error(got, want):
+    if not all(map(math.isfinite, got)):
+        return math.inf
+    return max(abs(g - w) for g, w in zip(got, want)) / max(map(abs, want))
+
+
+def errors(got_raw, want_raw, vocab, n_row):
+    got, want = floats(got_raw), floats(want_raw)
+    if len(got) < n_row * vocab or len(want) < n_row * vocab:
+        raise Failure(f"{len(got)} and {len(want)} logits where {n_row} rows of {vocab} were due")
+    return [row_error(got[i * vocab:(i + 1) * vocab], want[i * vocab:(i + 1) * vocab])
+            for i in range(n_row)]
+
+
+def judge(label, row_errors, n_prompt, bound):
+    worst = max(range(len(row_errors)), key=row_errors.__getitem__)
+    mean = sum(row_errors) / len(row_errors)
+    print(f"{label}: {len(row_errors)} rows, worst {row_errors[worst]:.3g} at position {worst}, "
+          f"mean {mean:.3g}, bound {bound:g}")
+    bad = [i for i, e in enumerate(row_errors) if not e <= bound]
+    if bad:
+        raise Failure(f"{label}: {len(bad)} of {len(row_errors)} rows differ from transformers by "
+                      f"more than {bound:g}; the first is position {bad[0]} "
+                      f"({row_errors[bad[0]]:.3g}; the prompt has {n_prompt})")
+
+
+def judge_tokens(got, want):
+    for i, (g, w) in enumerate(zip(got, want)):
+        if g != w:
+            raise Failure(f"greedy token {i} is {g}, transformers says {w}")
+    if len(got) != len(want):
+        raise Failure(f"{len(got)} greedy tokens, {len(want)} were due")
+
+
+def load(folder):
+    with open(os.path.join(folder, "expected.json"), encoding="ascii") as f:
+        expected = json.load(f)
+    raw = read_file(os.path.join(folder, "expected_logits.f32"))
+    n_row = expected["n_prompt"] + len(expected["greedy"]) - 1
+    (rows,) = cut(raw, expected["vocab"], [n_row])
+    return expected, rows, n_row
+
+
+def check(binary, folder, options):
+    expected, want, n_row = load(folder)
+    n_prompt, vocab = expected["n_prompt"], expected["vocab"]
+    greedy = expected["greedy"]
+    out = generate(binary, folder, [expected["prompt"]], "--precision", "f32", "--ignore-eos",
+                   *options, max_tokens=len(greedy))
+    judge("f32 prompt", errors(out.logits[0], want, vocab, n_prompt), n_prompt, F32_BOUND)
+    judge_tokens(out.tokens[0], greedy)
+    judge("f32 all", errors(out.logits[0], want, vocab, n_row), n_prompt, F32_BOUND)
+    print(f"{len(greedy)} greedy tokens identical")
+    out = generate(binary, folder, [expected["prompt"]], "--precision", "bf16", "--ignore-eos",
+                   *options, max_tokens=1)
+    judge("bf16 prompt", errors(out.logits[0], want, vocab, n_prompt), n_prompt, BF16_BOUND)
+
+
+def refuses(claim, *args):
+    try:
+        claim(*args)
+    except Failure:
+        return
+    raise Failure(f"self-test: {claim.__name__} accepted what it must refuse")
+
+
+def self_test(folder):
+    """The comparison itself must fail on a slightly wrong answer."""
+    expected, want, n_row = load(folder)
+    vocab, n_prompt = expected["vocab"], expected["n_prompt"]
+    judge("same", errors(want, want, vocab, n_row), n_prompt, F32_BOUND)
+    wrong = floats(want)
+    row = wrong[7 * vocab:8 * vocab]
+    wrong[7 * vocab] += 3e-4 * max(map(abs, row))
+    refuses(judge, "wrong", errors(wrong.tobytes(), want, vocab, n_row), n_prompt, F32_BOUND)
+    wrong[7 * vocab] = math.nan
+    refuses(judge, "nan", errors(wrong.tobytes(), want, vocab, n_row), n_prompt, F32_BOUND)
+    refuses(errors, want[:-4], want, vocab, n_row)
+    refuses(judge_tokens, expected["greedy"][:-1], expected["greedy"])
+    refuses(judge_tokens, [*expected["greedy"][:-1], -1], expected["greedy"])
+    refuses(cut, want, vocab, [n_row + 1])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--sigmoe", default="build/release/sigmoe", help="the program to test")
+    parser.add_argument("--self-test", action="store_true", help="test the comparison, not sigmoe")
+    parser.add_argument("folder", help="a folder of tests/fixtures/tiny")
+    parser.add_argument("options", nargs="*", help="after --: more options for sigmoe run")
+    args = parser.parse_args()
+    if args.self_test:
+        main_of(lambda: self_test(args.folder))
+    else:
+        main_of(lambda: check(args.sigmoe, args.folder, args.options))
+
+
+if __name__ == "__main__":
+    main()
