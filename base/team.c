@@ -26,6 +26,7 @@
 
 #define SPIN_US_DEFAULT 20
 #define LINE_BYTES      64
+#define UNIT_CLOSED     UINT32_MAX /* above any unit: no job is published */
 
 struct team_thread {
     struct team *team;
@@ -90,13 +91,13 @@ static int team_take(struct team *team, int thread)
 {
     uint64_t state = atomic_load_explicit(&team->next, memory_order_acquire);
     for (;;) {
-        team_fn *fn = atomic_load_explicit(&team->fn, memory_order_relaxed);
-        void *arg = atomic_load_explicit(&team->arg, memory_order_relaxed);
-        int n_unit = atomic_load_explicit(&team->n_unit, memory_order_relaxed);
-        int chunk = atomic_load_explicit(&team->chunk, memory_order_relaxed);
-        int begin = (int)(uint32_t)state;
-        if (begin >= n_unit)
+        team_fn *fn = atomic_load_explicit(&team->fn, memory_order_acquire);
+        void *arg = atomic_load_explicit(&team->arg, memory_order_acquire);
+        int n_unit = atomic_load_explicit(&team->n_unit, memory_order_acquire);
+        int chunk = atomic_load_explicit(&team->chunk, memory_order_acquire);
+        if ((uint32_t)state >= (uint32_t)n_unit)
             return 0;
+        int begin = (int)(uint32_t)state;
         int end = chunk < n_unit - begin ? begin + chunk : n_unit;
         uint64_t taken = (state & ~(uint64_t)UINT32_MAX) | (uint32_t)end;
         if (!atomic_compare_exchange_weak_explicit(&team->next, &state, taken, memory_order_acq_rel,
@@ -219,6 +220,18 @@ static void wait_for_units(struct team *team, uint32_t n_unit)
     atomic_store(&team->caller_parked, 0);
 }
 
+static void team_publish(struct team *team, team_fn *fn, void *arg, int n_unit, int chunk)
+{
+    uint64_t generation = atomic_load_explicit(&team->next, memory_order_relaxed) >> 32;
+    atomic_store_explicit(&team->next, generation << 32 | UNIT_CLOSED, memory_order_relaxed);
+    atomic_store_explicit(&team->fn, fn, memory_order_release);
+    atomic_store_explicit(&team->arg, arg, memory_order_release);
+    atomic_store_explicit(&team->n_unit, n_unit, memory_order_release);
+    atomic_store_explicit(&team->chunk, chunk, memory_order_release);
+    atomic_store_explicit(&team->n_done, 0, memory_order_relaxed);
+    atomic_store_explicit(&team->next, (generation + 1) << 32, memory_order_release);
+}
+
 void team_run(struct team *team, team_fn *fn, void *arg, int n_unit, int chunk)
 {
     if (n_unit <= 0)
@@ -229,13 +242,7 @@ void team_run(struct team *team, team_fn *fn, void *arg, int n_unit, int chunk)
         run_alone(fn, arg, n_unit, chunk);
         return;
     }
-    atomic_store_explicit(&team->fn, fn, memory_order_relaxed);
-    atomic_store_explicit(&team->arg, arg, memory_order_relaxed);
-    atomic_store_explicit(&team->n_unit, n_unit, memory_order_relaxed);
-    atomic_store_explicit(&team->chunk, chunk, memory_order_relaxed);
-    atomic_store_explicit(&team->n_done, 0, memory_order_relaxed);
-    uint64_t generation = atomic_load_explicit(&team->next, memory_order_relaxed) >> 32;
-    atomic_store_explicit(&team->next, (generation + 1) << 32, memory_order_release);
+    team_publish(team, fn, arg, n_unit, chunk);
     int n_chunk = n_unit / chunk + (n_unit % chunk != 0);
     team_wake(team, n_chunk < team->n_thread ? n_chunk - 1 : team->n_thread - 1);
     while (team_take(team, 0))
