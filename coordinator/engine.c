@@ -1,0 +1,463 @@
+/* engine: see engine.h.
+ *
+ * A micro-batch is in one of these states; each arrow names the function that takes it and what may
+ * be relied on after it.
+ *
+ *   READY(l)  x holds the residual stream before layer l
+ *     | start_layer: forward_attention, forward_ffn_norm
+ *     |-- dense layer:  forward_dense ----------------------------> READY(l + 1)
+ *     |-- sparse layer: forward_gate, pool_dispatch, forward_shared -> AWAY(l)
+ *   AWAY(l)   a, slot_* belong to the dispatch: read only
+ *     | end_layer (dispatch.done): forward_combine, dispatch_release -> READY(l + 1)
+ *   READY(n_layer) = DONE: logits may be taken
+ *
+ * Order. Micro-batch 1 may hold later rows of a sequence whose earlier rows are in micro-batch 0,
+ * so it starts layer l only after micro-batch 0 has started it (its keys are then in the cache).
+ * Results do not depend on anything else about the interleaving. */
+#include "coordinator/engine.h"
+
+#include "coordinator/sampler.h"
+#include <stdlib.h>
+#include <string.h>
+
+#define MICRO_MAX 2
+/* Rows the LM head computes at once. */
+#define LOGIT_ROWS 64
+
+enum micro_state { MICRO_READY, MICRO_AWAY };
+
+struct engine {
+    struct engine_config config;
+    struct forward forward;
+    struct kv kv;
+    struct sched sched;
+    struct micro *micro[MICRO_MAX];
+    int n_micro;
+    float *logits; /* [LOGIT_ROWS, vocab] */
+    struct sample_candidate *candidates;
+    uint64_t next_id;
+    struct engine_stats stats;
+};
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+static void config_defaults(struct engine_config *c)
+{
+    c->rows_max = c->rows_max > 0 ? c->rows_max : 512;
+    c->rows_max = c->rows_max < LIMIT_ROWS ? c->rows_max : LIMIT_ROWS;
+    c->prefill_chunk = c->prefill_chunk > 0 ? c->prefill_chunk : c->rows_max;
+    c->seqs_max = c->seqs_max > 0 ? c->seqs_max : 64;
+    c->waiting_max = c->waiting_max > 0 ? c->waiting_max : 1024;
+    c->kv_tokens = c->kv_tokens > 0 ? c->kv_tokens : 4 * 4096;
+    c->micro_rows_min = c->micro_rows_min > 0 ? c->micro_rows_min : 32;
+}
+
+int engine_create(const struct engine_config *config, struct engine **out, struct err *err)
+{
+    struct engine *e = calloc(1, sizeof *e);
+    if (e == NULL) {
+        return err_set(err, ERR_NOMEM, "no memory for an engine");
+    }
+    e->config = *config;
+    config_defaults(&e->config);
+    const struct engine_config *c = &e->config;
+    const struct model_desc *d = &c->model->desc;
+    enum dtype dtype = precision_dtype(c->precision);
+    e->forward = (struct forward){d, c->weights, c->kernels, dtype, c->team, &e->kv, c->trace};
+    e->next_id = 1;
+    struct sched_config sc = {c->rows_max, c->prefill_chunk, c->seqs_max, c->waiting_max};
+    int rc = kv_init(&e->kv, d, dtype, kv_pages_for(c->kv_tokens), err);
+    if (rc == 0) {
+        rc = sched_init(&e->sched, &sc, &e->kv, err);
+    }
+    for (int i = 0; rc == 0 && i < MICRO_MAX; i++) {
+        rc = micro_create(&e->forward, c->rows_max, &e->micro[i], err);
+    }
+    if (rc == 0) {
+        e->logits = malloc((size_t)LOGIT_ROWS * (size_t)d->vocab * sizeof *e->logits);
+        e->candidates = malloc((size_t)d->vocab * sizeof *e->candidates);
+        if (e->logits == NULL || e->candidates == NULL) {
+            rc = err_set(err, ERR_NOMEM, "no memory for the logits of %d rows", LOGIT_ROWS);
+        }
+    }
+    if (rc != 0) {
+        engine_destroy(e);
+        return rc;
+    }
+    *out = e;
+    return 0;
+}
+
+void engine_destroy(struct engine *e)
+{
+    if (e == NULL) {
+        return;
+    }
+    if (e->sched.running != NULL) {
+        sched_fini(&e->sched);
+    }
+    for (int i = 0; i < MICRO_MAX; i++) {
+        micro_destroy(e->micro[i]);
+    }
+    kv_fini(&e->kv);
+    free(e->logits);
+    free(e->candidates);
+    free(e);
+}
+
+/* ---- requests -------------------------------------------------------------------------------- */
+
+int engine_submit(struct engine *e, const struct request *request, uint64_t *id, struct err *err)
+{
+    const struct model_desc *d = &e->config.model->desc;
+    if (request->n_prompt < 1 || request->max_tokens < 0) {
+        return err_set(err, ERR_USAGE, "a prompt needs at least one token");
+    }
+    int64_t total = (int64_t)request->n_prompt + request->max_tokens;
+    if (total - (request->max_tokens > 0) > d->max_context) {
+        return err_set(err, ERR_LIMIT,
+                       "a prompt of %d tokens with up to %d more is past the model's context of %d",
+                       request->n_prompt, request->max_tokens, d->max_context);
+    }
+    for (int i = 0; i < request->n_prompt; i++) {
+        if (request->prompt[i] < 0 || request->prompt[i] >= d->vocab) {
+            return err_set(err, ERR_USAGE, "token id %d at %d is outside the vocabulary of %d",
+                           request->prompt[i], i, d->vocab);
+        }
+    }
+    struct seq *seq = seq_create(request, e->next_id, d->vocab);
+    if (seq == NULL) {
+        return err_set(err, ERR_NOMEM, "no memory for a request of %lld tokens", (long long)total);
+    }
+    int rc = sched_add(&e->sched, seq, err);
+    if (rc != 0) {
+        seq_destroy(seq);
+        return rc;
+    }
+    *id = e->next_id++;
+    return 0;
+}
+
+static void finish(struct engine *e, struct seq *seq, enum finish reason, const struct err *err)
+{
+    sched_remove(&e->sched, seq);
+    if (seq->request.on_done != NULL) {
+        seq->request.on_done(seq->request.user, reason, err);
+    }
+    seq_destroy(seq);
+}
+
+void engine_cancel(struct engine *e, uint64_t id)
+{
+    struct seq *seq = sched_find(&e->sched, id);
+    if (seq == NULL) {
+        return;
+    }
+    if (sched_unqueue(&e->sched, seq)) {
+        if (seq->request.on_done != NULL) {
+            seq->request.on_done(seq->request.user, FINISH_ABORT, NULL);
+        }
+        seq_destroy(seq);
+        return;
+    }
+    seq->cancelled = 1;
+}
+
+static void reap_cancelled(struct engine *e)
+{
+    for (int i = e->sched.n_running - 1; i >= 0; i--) {
+        if (e->sched.running[i]->cancelled) {
+            finish(e, e->sched.running[i], FINISH_ABORT, NULL);
+        }
+    }
+}
+
+static void fail_all(struct engine *e, const struct err *err)
+{
+    while (e->sched.n_running > 0) {
+        finish(e, e->sched.running[e->sched.n_running - 1], FINISH_ERROR, err);
+    }
+}
+
+/* ---- layers ---------------------------------------------------------------------------------- */
+
+static int send_to_experts(struct engine *e, struct micro *m, struct err *err)
+{
+    const struct model_desc *d = e->forward.desc;
+    struct dispatch *x = &m->dispatch;
+    memset(x, 0, sizeof *x);
+    x->layer = m->layer;
+    x->batch = m == e->micro[0] ? 0 : 1;
+    x->n_row = m->n_row;
+    x->top_k = d->top_k;
+    x->slot_expert = m->slot_expert;
+    x->rows = m->a;
+    x->ld_row = m->ld_a;
+    x->slot_row = m->slot_row;
+    return pool_dispatch(e->config.pool, x, err);
+}
+
+static int start_layer(struct engine *e, struct micro *m, struct err *err)
+{
+    const struct forward *f = &e->forward;
+    int rc = forward_attention(f, m, m->layer, err);
+    if (rc != 0) {
+        return rc;
+    }
+    forward_ffn_norm(f, m, m->layer);
+    if (!f->desc->layer[m->layer].sparse) {
+        forward_dense(f, m, m->layer);
+        m->layer++;
+        return 0;
+    }
+    forward_gate(f, m, m->layer);
+    rc = send_to_experts(e, m, err);
+    if (rc == 0) {
+        m->state = MICRO_AWAY;
+        forward_shared(f, m, m->layer);
+    }
+    return rc;
+}
+
+static void add_times(struct engine_stats *s, const struct dispatch *d)
+{
+    s->dispatches++;
+    s->away_ns += d->done_ns - d->sent_ns;
+    s->time.serialise_ns += d->time.serialise_ns;
+    s->time.wire_ns += d->time.wire_ns;
+    s->time.queue_ns += d->time.queue_ns;
+    s->time.compute_ns += d->time.compute_ns;
+    s->time.bytes_sent += d->time.bytes_sent;
+    s->time.bytes_received += d->time.bytes_received;
+    s->time.calls += d->time.calls;
+}
+
+static int end_layer(struct engine *e, struct micro *m, struct err *err)
+{
+    struct dispatch *d = &m->dispatch;
+    int rc = d->status;
+    if (rc == 0) {
+        forward_combine(&e->forward, m, m->layer);
+        add_times(&e->stats, d);
+    } else if (err != NULL) {
+        *err = d->err;
+    }
+    dispatch_release(e->config.pool, d);
+    m->state = MICRO_READY;
+    m->layer++;
+    return rc;
+}
+
+/* One arrow of micro-batch i, if it can take one: 1, 0, or an error. */
+static int advance(struct engine *e, int i, struct err *err)
+{
+    struct micro *m = e->micro[i];
+    int n_layer = e->forward.desc->n_layer;
+    if (m->state == MICRO_AWAY) {
+        if (!m->dispatch.done) {
+            return 0;
+        }
+        int rc = end_layer(e, m, err);
+        return rc != 0 ? rc : 1;
+    }
+    if (m->layer == n_layer) {
+        return 0;
+    }
+    if (i > 0) {
+        const struct micro *first = e->micro[0];
+        int started = first->layer + (first->state == MICRO_AWAY);
+        if (m->layer >= started) {
+            return 0;
+        }
+    }
+    int rc = start_layer(e, m, err);
+    return rc != 0 ? rc : 1;
+}
+
+/* After a failure: no dispatch may keep pointing into the buffers. */
+static void settle(struct engine *e)
+{
+    for (int i = 0; i < e->n_micro; i++) {
+        struct micro *m = e->micro[i];
+        while (m->state == MICRO_AWAY && !m->dispatch.done) {
+            pool_wait(e->config.pool, clock_now(e->config.clock) + NS_PER_S);
+        }
+        if (m->state == MICRO_AWAY) {
+            dispatch_release(e->config.pool, &m->dispatch);
+            m->state = MICRO_READY;
+        }
+    }
+}
+
+static int run_layers(struct engine *e, struct err *err)
+{
+    int n_layer = e->forward.desc->n_layer;
+    for (;;) {
+        int moved = 0, open = 0;
+        if (e->config.pool != NULL) {
+            pool_poll(e->config.pool);
+        }
+        for (int i = 0; i < e->n_micro; i++) {
+            int rc = advance(e, i, err);
+            if (rc < 0) {
+                settle(e);
+                return rc;
+            }
+            moved += rc;
+            open += e->micro[i]->layer < n_layer;
+        }
+        if (open == 0) {
+            return 0;
+        }
+        if (!moved) {
+            int64_t from = clock_now(e->config.clock);
+            pool_wait(e->config.pool, from + NS_PER_S);
+            e->stats.wait_ns += clock_now(e->config.clock) - from;
+        }
+    }
+}
+
+/* ---- logits and tokens ----------------------------------------------------------------------- */
+
+static int is_eos(const struct model_desc *d, int32_t token)
+{
+    for (int i = 0; i < d->n_eos; i++) {
+        if (d->eos[i] == token) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* Draws the next token of seq from the logits of its last known position. The sequence may be gone
+ * after it. */
+static void draw(struct engine *e, struct seq *seq, float *logits)
+{
+    const struct request *r = &seq->request;
+    if (r->max_tokens == 0) {
+        finish(e, seq, FINISH_LENGTH, NULL);
+        return;
+    }
+    const struct sample_history history = {seq->n_in_prompt, seq->n_in_output};
+    int32_t token = sample(&r->sampling, &history, logits, e->forward.desc->vocab, r->choice,
+                           (uint64_t)seq->n_token, e->candidates);
+    seq_append(seq, token);
+    e->stats.generated_tokens++;
+    if (r->on_token != NULL) {
+        r->on_token(r->user, token);
+    }
+    if (!r->ignore_eos && is_eos(e->forward.desc, token)) {
+        finish(e, seq, FINISH_STOP, NULL);
+    } else if (seq->n_token - seq->n_prompt >= r->max_tokens) {
+        finish(e, seq, FINISH_LENGTH, NULL);
+    }
+}
+
+/* Logits of rows row[n] of m, of sequences owner[n]: told, and drawn from where they are the last.
+ */
+static void logits_of(struct engine *e, struct micro *m, const int32_t *row, struct seq **owner,
+                      int n)
+{
+    int vocab = e->forward.desc->vocab;
+    forward_logits(&e->forward, m, row, n, e->logits);
+    for (int i = 0; i < n; i++) {
+        struct seq *seq = owner[i];
+        float *logits = e->logits + (size_t)i * (size_t)vocab;
+        int pos = m->pos[row[i]];
+        if (seq->request.on_logits != NULL) {
+            seq->request.on_logits(seq->request.user, pos, logits, vocab);
+        }
+        if (pos == seq->n_token - 1) {
+            draw(e, seq, logits);
+        }
+    }
+}
+
+/* The rows of m that need logits: the last known position of each sequence, or all when asked. A
+ * draw may free a sequence, but only with the last of its rows. */
+static void take_logits(struct engine *e, struct micro *m)
+{
+    int32_t row[LOGIT_ROWS];
+    struct seq *owner[LOGIT_ROWS];
+    int n = 0;
+    for (int s = 0; s < m->n_span; s++) {
+        struct seq *seq = m->span_seq[s];
+        int all = seq->request.all_logits, last = seq->n_token - 1;
+        for (int r = m->span[s].begin; r < m->span[s].end; r++) {
+            if (!all && m->pos[r] != last) {
+                continue;
+            }
+            row[n] = r;
+            owner[n++] = seq;
+            if (n == LOGIT_ROWS) {
+                logits_of(e, m, row, owner, n);
+                n = 0;
+            }
+        }
+    }
+    if (n > 0) {
+        logits_of(e, m, row, owner, n);
+    }
+}
+
+/* ---- a step ---------------------------------------------------------------------------------- */
+
+static int split_rows(const struct engine *e, int n_row)
+{
+    int want = e->config.n_micro;
+    if (e->config.pool == NULL || want == 1 || n_row < 2) {
+        return 1;
+    }
+    return want == 2 || n_row >= 2 * e->config.micro_rows_min ? 2 : 1;
+}
+
+static void fill_micros(struct engine *e, int n_span, int n_row)
+{
+    e->n_micro = split_rows(e, n_row);
+    for (int i = 0; i < e->n_micro; i++) {
+        struct micro *m = e->micro[i];
+        micro_fill(&e->forward, m, e->sched.span, n_span, n_row * i / e->n_micro,
+                   n_row * (i + 1) / e->n_micro);
+        forward_embed(&e->forward, m);
+        m->layer = 0;
+        m->state = MICRO_READY;
+    }
+}
+
+int engine_step(struct engine *e, struct err *err)
+{
+    reap_cancelled(e);
+    int n_row, n_span = sched_plan(&e->sched, &n_row);
+    if (n_span == 0) {
+        return 0;
+    }
+    int64_t from = clock_now(e->config.clock);
+    fill_micros(e, n_span, n_row);
+    int rc = run_layers(e, err);
+    if (rc != 0) {
+        fail_all(e, err);
+        return rc;
+    }
+    for (int s = 0; s < n_span; s++) {
+        struct sched_span *span = &e->sched.span[s];
+        int known = span->seq->n_prompt - span->pos, rows = span->end - span->begin;
+        e->stats.prompt_tokens += (uint64_t)(known <= 0 ? 0 : known < rows ? known : rows);
+        span->seq->n_done += rows;
+    }
+    for (int i = 0; i < e->n_micro; i++) {
+        take_logits(e, e->micro[i]);
+    }
+    e->stats.steps++;
+    e->stats.rows += (uint64_t)n_row;
+    e->stats.step_ns += clock_now(e->config.clock) - from;
+    return 1;
+}
+
+void engine_stats_get(const struct engine *e, struct engine_stats *out)
+{
+    *out = e->stats;
+    out->kv_pages = e->kv.n_page;
+    out->kv_pages_free = e->kv.n_free;
+    out->running = e->sched.n_running;
+    out->waiting = e->sched.n_waiting;
+}

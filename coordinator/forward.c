@@ -1,0 +1,391 @@
+/* forward: the layer, stage by stage; see forward.h. Each stage is cut into units for the team:
+ * panels for the products, rows for the rest. Rounding happens at the same places in every mode:
+ * the residual stream is f32, what enters a product is the run's dtype, the gate alone stays in
+ * f32. */
+#include "coordinator/forward.h"
+
+#include "coordinator/trace.h"
+#include "kernels/math.h"
+#include <stdlib.h>
+#include <string.h>
+
+/* Rows a chunk of the row-wise stages: fewer are not worth waking a thread for. */
+#define ROW_CHUNK 8
+
+struct row_job {
+    const struct forward *f;
+    struct micro *m;
+    const struct layer_weights *w;
+    int layer;
+};
+
+static void run_matmul_units(void *arg, int begin, int end, int thread)
+{
+    (void)thread;
+    const struct forward *f = ((void **)arg)[0];
+    f->k->matmul(((void **)arg)[1], begin, end);
+}
+
+static void run_matmul(const struct forward *f, struct matmul *mm)
+{
+    void *arg[2] = {(void *)(uintptr_t)f, mm};
+    team_run(f->team, run_matmul_units, arg, f->k->matmul_units(mm), 1);
+}
+
+/* y = a W^T + bias for all rows of the micro-batch. */
+static void project(const struct forward *f, const struct micro *m, const void *a, size_t ld_a,
+                    const struct packed *w, const float *bias, float *y)
+{
+    struct matmul mm = {.x = a,
+                        .ldx = ld_a,
+                        .n_row = m->n_row,
+                        .w = w,
+                        .bias = bias,
+                        .y = y,
+                        .y_dtype = DTYPE_F32,
+                        .ldy = (size_t)w->n};
+    run_matmul(f, &mm);
+}
+
+static void run_rows(const struct forward *f, struct micro *m, const struct layer_weights *w,
+                     int layer, team_fn *fn)
+{
+    struct row_job job = {f, m, w, layer};
+    team_run(f->team, fn, &job, m->n_row, ROW_CHUNK);
+}
+
+static void norm_row(const struct forward *f, const float *x, const float *weight,
+                     const float *bias, void *out, enum dtype dtype, size_t d_pad)
+{
+    const struct model_desc *d = f->desc;
+    if (d->norm == NORM_RMS) {
+        f->k->rmsnorm(x, weight, d->norm_eps, d->d_model, out, dtype, (int)d_pad);
+    } else {
+        f->k->layernorm(x, weight, bias, d->norm_eps, d->d_model, out, dtype, (int)d_pad);
+    }
+}
+
+static void *row_at(void *base, size_t row, size_t ld, enum dtype dtype)
+{
+    return (char *)base + row * ld * dtype_bytes(dtype);
+}
+
+/* ---- embedding ------------------------------------------------------------------------------- */
+
+void forward_embed(const struct forward *f, struct micro *m)
+{
+    size_t d = (size_t)f->desc->d_model, bytes = dtype_bytes(f->weights->embed_dtype);
+    for (int r = 0; r < m->n_row; r++) {
+        const char *from = (const char *)f->weights->embed + (size_t)m->token[r] * d * bytes;
+        f->k->convert(from, f->weights->embed_dtype, m->x + (size_t)r * d, DTYPE_F32, d);
+    }
+    trace_rows(f, m, -1, "embed", m->x, d * 4, d * 4);
+}
+
+/* ---- attention ------------------------------------------------------------------------------- */
+
+static void attn_norm_rows(void *arg, int begin, int end, int thread)
+{
+    (void)thread;
+    struct row_job *j = arg;
+    size_t d = (size_t)j->f->desc->d_model;
+    for (int r = begin; r < end; r++) {
+        norm_row(j->f, j->m->x + (size_t)r * d, j->w->attn_norm, j->w->attn_norm_bias,
+                 row_at(j->m->a, (size_t)r, j->m->ld_a, j->f->dtype), j->f->dtype, j->m->ld_a);
+    }
+}
+
+static void qk_norm_heads(const struct forward *f, float *x, int n_head, const float *weight)
+{
+    const struct model_desc *d = f->desc;
+    if (d->qk_norm == QK_NORM_FULL) {
+        int width = n_head * d->d_head;
+        f->k->rmsnorm(x, weight, d->norm_eps, width, x, DTYPE_F32, width);
+        return;
+    }
+    for (int h = 0; h < n_head; h++) {
+        float *head = x + (size_t)(h * d->d_head);
+        f->k->rmsnorm(head, weight, d->norm_eps, d->d_head, head, DTYPE_F32, d->d_head);
+    }
+}
+
+static void qk_rows(void *arg, int begin, int end, int thread)
+{
+    (void)thread;
+    struct row_job *j = arg;
+    const struct model_desc *d = j->f->desc;
+    size_t width = (size_t)((d->n_head + 2 * d->n_kv_head) * d->d_head);
+    size_t half = (size_t)(d->rope.d_rot / 2);
+    for (int r = begin; r < end; r++) {
+        float *q = j->m->qkv + (size_t)r * width, *k = q + (size_t)(d->n_head * d->d_head);
+        const float *cos = j->m->cos + (size_t)r * half, *sin = j->m->sin + (size_t)r * half;
+        if (d->qk_norm != QK_NORM_NONE) {
+            qk_norm_heads(j->f, q, d->n_head, j->w->q_norm);
+            qk_norm_heads(j->f, k, d->n_kv_head, j->w->k_norm);
+        }
+        if (d->rope.d_rot > 0) {
+            j->f->k->rope(q, d->n_head, d->d_head, d->rope.d_rot, d->rope.interleaved, cos, sin);
+            j->f->k->rope(k, d->n_kv_head, d->d_head, d->rope.d_rot, d->rope.interleaved, cos, sin);
+        }
+    }
+}
+
+static void kv_spans(void *arg, int begin, int end, int thread)
+{
+    (void)thread;
+    struct row_job *j = arg;
+    const struct model_desc *d = j->f->desc;
+    struct kv *kv = j->f->kv;
+    size_t width = (size_t)((d->n_head + 2 * d->n_kv_head) * d->d_head);
+    for (int s = begin; s < end; s++) {
+        const struct attn_span *span = &j->m->span[s];
+        const float *k = j->m->qkv + (size_t)span->begin * width + (size_t)(d->n_head * d->d_head);
+        const float *v = k + (size_t)(d->n_kv_head * d->d_head);
+        j->f->k->kv_write(&kv->layout, kv_k(kv, j->layer), kv_v(kv, j->layer), kv->page_bytes, span,
+                          k, width, v, width);
+    }
+}
+
+struct attn_job {
+    const struct kernels *k;
+    const struct attn *a;
+    int stage;
+};
+
+static void attn_units(void *arg, int begin, int end, int thread)
+{
+    (void)thread;
+    struct attn_job *j = arg;
+    j->k->attn(j->a, j->stage, begin, end);
+}
+
+static int attend(const struct forward *f, struct micro *m, const struct layer_weights *w,
+                  int layer, struct err *err)
+{
+    const struct model_desc *d = f->desc;
+    struct attn a = {.kv = f->kv->layout,
+                     .k_base = kv_k(f->kv, layer),
+                     .v_base = kv_v(f->kv, layer),
+                     .kv_page_stride = f->kv->page_bytes,
+                     .n_head = d->n_head,
+                     .scale = d->attn_scale,
+                     .window = d->layer[layer].window,
+                     .softcap = d->attn_softcap,
+                     .sink = w->sinks,
+                     .q = m->qkv,
+                     .ldq = (size_t)((d->n_head + 2 * d->n_kv_head) * d->d_head),
+                     .span = m->span,
+                     .n_span = m->n_span,
+                     .out = m->att,
+                     .out_dtype = f->dtype,
+                     .ldo = m->ld_att};
+    size_t need = f->k->attn_scratch_bytes(&a);
+    if (need > m->attn_scratch_bytes) {
+        void *p = aligned_alloc(64, (need + need / 4 + 63) / 64 * 64);
+        if (p == NULL) {
+            return err_set(err, ERR_NOMEM, "no memory for %zu KiB of attention scratch",
+                           need >> 10);
+        }
+        free(m->attn_scratch);
+        m->attn_scratch = p;
+        m->attn_scratch_bytes = (need + need / 4 + 63) / 64 * 64;
+    }
+    a.scratch = m->attn_scratch;
+    for (int stage = 0; stage < 2; stage++) {
+        struct attn_job job = {f->k, &a, stage};
+        team_run(f->team, attn_units, &job, f->k->attn_units(&a, stage), 1);
+    }
+    return 0;
+}
+
+static void residual_rows(void *arg, int begin, int end, int thread)
+{
+    (void)thread;
+    struct row_job *j = arg;
+    size_t d = (size_t)j->f->desc->d_model;
+    for (int r = begin; r < end; r++) {
+        j->f->k->add(j->m->x + (size_t)r * d, j->m->proj + (size_t)r * d, d);
+    }
+}
+
+int forward_attention(const struct forward *f, struct micro *m, int layer, struct err *err)
+{
+    const struct layer_weights *w = &f->weights->layer[layer];
+    run_rows(f, m, w, layer, attn_norm_rows);
+    project(f, m, m->a, m->ld_a, &w->qkv, w->qkv_bias, m->qkv);
+    run_rows(f, m, w, layer, qk_rows);
+    struct row_job job = {f, m, w, layer};
+    team_run(f->team, kv_spans, &job, m->n_span, ROW_CHUNK);
+    int rc = attend(f, m, w, layer, err);
+    if (rc != 0) {
+        return rc;
+    }
+    project(f, m, m->att, m->ld_att, &w->o, w->o_bias, m->proj);
+    run_rows(f, m, w, layer, residual_rows);
+    size_t d = (size_t)f->desc->d_model;
+    trace_rows(f, m, layer, "attention", m->x, d * 4, d * 4);
+    return 0;
+}
+
+/* ---- feed-forward ---------------------------------------------------------------------------- */
+
+static void ffn_norm_rows(void *arg, int begin, int end, int thread)
+{
+    (void)thread;
+    struct row_job *j = arg;
+    size_t d = (size_t)j->f->desc->d_model;
+    struct micro *m = j->m;
+    for (int r = begin; r < end; r++) {
+        float *a32 = m->a32 + (size_t)r * m->ld_a;
+        norm_row(j->f, m->x + (size_t)r * d, j->w->ffn_norm, j->w->ffn_norm_bias, a32, DTYPE_F32,
+                 m->ld_a);
+        if (j->f->dtype != DTYPE_F32) {
+            j->f->k->convert(a32, DTYPE_F32, row_at(m->a, (size_t)r, m->ld_a, j->f->dtype),
+                             j->f->dtype, m->ld_a);
+        }
+    }
+}
+
+void forward_ffn_norm(const struct forward *f, struct micro *m, int layer)
+{
+    run_rows(f, m, &f->weights->layer[layer], layer, ffn_norm_rows);
+}
+
+struct ffn_job {
+    const struct kernels *k;
+    const struct ffn *ffn;
+    int stage;
+};
+
+static void ffn_units(void *arg, int begin, int end, int thread)
+{
+    (void)thread;
+    struct ffn_job *j = arg;
+    j->k->ffn(j->ffn, j->stage, begin, end);
+}
+
+/* y [n_row, d_model] f32 = one FFN over all rows. */
+static void one_ffn(const struct forward *f, struct micro *m, const struct ffn_weights *w, int d_ff,
+                    float *y)
+{
+    struct ffn_segment seg = {w, 0, m->n_row};
+    struct ffn ffn = {.act = f->desc->act,
+                      .act_alpha = f->desc->act_alpha,
+                      .act_limit = f->desc->act_limit,
+                      .d_model = f->desc->d_model,
+                      .d_ff = d_ff,
+                      .seg = &seg,
+                      .n_seg = 1,
+                      .x = m->a,
+                      .ldx = m->ld_a,
+                      .h = m->h,
+                      .y = y,
+                      .y_dtype = DTYPE_F32,
+                      .ldy = (size_t)f->desc->d_model};
+    for (int stage = 0; stage < 2; stage++) {
+        struct ffn_job job = {f->k, &ffn, stage};
+        team_run(f->team, ffn_units, &job, f->k->ffn_units(&ffn, stage), 1);
+    }
+}
+
+void forward_dense(const struct forward *f, struct micro *m, int layer)
+{
+    const struct layer_weights *w = &f->weights->layer[layer];
+    one_ffn(f, m, &w->dense, f->desc->d_ff, m->proj);
+    run_rows(f, m, w, layer, residual_rows);
+    size_t d = (size_t)f->desc->d_model;
+    trace_rows(f, m, layer, "ffn", m->x, d * 4, d * 4);
+}
+
+void forward_gate(const struct forward *f, struct micro *m, int layer)
+{
+    const struct layer_weights *w = &f->weights->layer[layer];
+    struct gate_spec spec;
+    gate_spec_from(&spec, f->desc);
+    spec.bias = w->router_bias;
+    project(f, m, m->a32, m->ld_a, &w->router, NULL, m->router);
+    gate_select(&spec, m->router, m->token, m->n_row, m->slot_expert, m->slot_weight,
+                m->router_scratch);
+    size_t k = (size_t)f->desc->top_k;
+    trace_rows(f, m, layer, "gate", m->slot_expert, k * 4, k * 4);
+    trace_rows(f, m, layer, "weights", m->slot_weight, k * 4, k * 4);
+}
+
+static void scale_row(float *y, float s, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        y[i] *= s;
+    }
+}
+
+static void shared_gate_rows(void *arg, int begin, int end, int thread)
+{
+    (void)thread;
+    struct row_job *j = arg;
+    size_t d = (size_t)j->f->desc->d_model;
+    for (int r = begin; r < end; r++) {
+        float z = j->f->k->dot(j->m->a32 + (size_t)r * j->m->ld_a, j->w->shared_router, d);
+        scale_row(j->m->shared + (size_t)r * d, k_sigmoidf(z), d);
+    }
+}
+
+void forward_shared(const struct forward *f, struct micro *m, int layer)
+{
+    const struct layer_weights *w = &f->weights->layer[layer];
+    if (w->shared.up.data == NULL) {
+        return;
+    }
+    one_ffn(f, m, &w->shared, f->desc->d_ff_shared, m->shared);
+    if (f->desc->shared_gated) {
+        run_rows(f, m, w, layer, shared_gate_rows);
+    }
+}
+
+static void combine_rows(void *arg, int begin, int end, int thread)
+{
+    (void)thread;
+    struct row_job *j = arg;
+    const struct kernels *k = j->f->k;
+    struct micro *m = j->m;
+    size_t d = (size_t)j->f->desc->d_model, top_k = (size_t)j->f->desc->top_k;
+    for (int r = begin; r < end; r++) {
+        float *sum = m->proj + (size_t)r * d;
+        memset(sum, 0, d * sizeof *sum);
+        for (size_t s = (size_t)r * top_k; s < ((size_t)r + 1) * top_k; s++) {
+            if (m->slot_row[s] != NULL) {
+                k->axpy(sum, m->slot_weight[s], m->slot_row[s], j->f->dtype, d);
+            }
+        }
+        if (j->w->shared.up.data != NULL) {
+            k->add(sum, m->shared + (size_t)r * d, d);
+        }
+        k->add(m->x + (size_t)r * d, sum, d);
+    }
+}
+
+void forward_combine(const struct forward *f, struct micro *m, int layer)
+{
+    run_rows(f, m, &f->weights->layer[layer], layer, combine_rows);
+    size_t d = (size_t)f->desc->d_model;
+    trace_rows(f, m, layer, "ffn", m->x, d * 4, d * 4);
+}
+
+/* ---- head ------------------------------------------------------------------------------------ */
+
+void forward_logits(const struct forward *f, struct micro *m, const int32_t *row, int n,
+                    float *logits)
+{
+    size_t d = (size_t)f->desc->d_model;
+    for (int i = 0; i < n; i++) {
+        norm_row(f, m->x + (size_t)row[i] * d, f->weights->final_norm, f->weights->final_norm_bias,
+                 row_at(m->a, (size_t)i, m->ld_a, f->dtype), f->dtype, m->ld_a);
+    }
+    struct matmul mm = {.x = m->a,
+                        .ldx = m->ld_a,
+                        .n_row = n,
+                        .w = &f->weights->lm_head,
+                        .y = logits,
+                        .y_dtype = DTYPE_F32,
+                        .ldy = (size_t)f->desc->vocab};
+    run_matmul(f, &mm);
+}

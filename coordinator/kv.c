@@ -1,0 +1,82 @@
+/* kv: the paged KV cache; see kv.h. */
+#include "coordinator/kv.h"
+
+#include "base/arena.h"
+#include <stdlib.h>
+#include <string.h>
+
+int kv_pages_for(int64_t n_position)
+{
+    return (int)((n_position + KV_PAGE - 1) / KV_PAGE);
+}
+
+int kv_init(struct kv *kv, const struct model_desc *desc, enum dtype dtype, int n_page,
+            struct err *err)
+{
+    struct kv made = {.layout = {dtype, desc->n_kv_head, desc->d_head},
+                      .n_layer = desc->n_layer,
+                      .n_page = n_page,
+                      .n_free = n_page};
+    made.page_bytes = kv_page_bytes(&made.layout);
+    size_t per_layer, per_side;
+    if (n_page <= 0 || mul_size(made.page_bytes, (size_t)n_page, &per_side) ||
+        mul_size(per_side, 2, &per_layer) ||
+        mul_size(per_layer, (size_t)made.n_layer, &made.bytes)) {
+        return err_set(err, ERR_LIMIT, "KV cache of %d pages is too large to address", n_page);
+    }
+    made.memory = mem_map(made.bytes);
+    made.free_page = malloc((size_t)n_page * sizeof *made.free_page);
+    if (made.memory == NULL || made.free_page == NULL) {
+        if (made.memory != NULL) {
+            mem_unmap(made.memory, made.bytes);
+        }
+        free(made.free_page);
+        return err_set(err, ERR_NOMEM,
+                       "no memory for a KV cache of %zu MiB (%d pages of %d positions); lower "
+                       "--kv-tokens",
+                       made.bytes >> 20, n_page, KV_PAGE);
+    }
+    /* Taken from the end: low pages first. */
+    for (int i = 0; i < n_page; i++) {
+        made.free_page[i] = n_page - 1 - i;
+    }
+    *kv = made;
+    return 0;
+}
+
+void kv_fini(struct kv *kv)
+{
+    if (kv->memory != NULL) {
+        mem_unmap(kv->memory, kv->bytes);
+    }
+    free(kv->free_page);
+    memset(kv, 0, sizeof *kv);
+}
+
+int kv_take(struct kv *kv, int n, int32_t *page)
+{
+    if (n > kv->n_free) {
+        return ERR_AGAIN;
+    }
+    for (int i = 0; i < n; i++) {
+        page[i] = kv->free_page[--kv->n_free];
+    }
+    return 0;
+}
+
+void kv_give(struct kv *kv, int n, const int32_t *page)
+{
+    for (int i = n - 1; i >= 0; i--) {
+        kv->free_page[kv->n_free++] = page[i];
+    }
+}
+
+void *kv_k(const struct kv *kv, int layer)
+{
+    return kv->memory + (size_t)layer * 2 * (size_t)kv->n_page * kv->page_bytes;
+}
+
+void *kv_v(const struct kv *kv, int layer)
+{
+    return kv->memory + ((size_t)layer * 2 + 1) * (size_t)kv->n_page * kv->page_bytes;
+}

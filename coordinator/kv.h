@@ -1,0 +1,34 @@
+/* kv: the paged KV cache. Pages of KV_PAGE positions are owned by sequences; a page holds those
+ * positions' keys and values of every layer, so that one free list serves all. What a sequence may
+ * need is reserved when it is admitted: an admitted sequence never runs out. */
+#ifndef COORDINATOR_KV_H
+#define COORDINATOR_KV_H
+
+#include "base/err.h"
+#include "kernels/kernels.h"
+#include "model/desc.h"
+#include <stddef.h>
+#include <stdint.h>
+
+struct kv {
+    struct kv_layout layout;
+    int n_layer, n_page, n_free;
+    size_t page_bytes;     /* K (or V) of one page and layer */
+    size_t bytes;
+    unsigned char *memory; /* [n_layer][2][n_page][page_bytes] */
+    int32_t *free_page;    /* stack of [n_free] */
+};
+
+/* kv_init reserves n_page pages. ERR_NOMEM with the size in words. */
+int kv_init(struct kv *kv, const struct model_desc *desc, enum dtype dtype, int n_page,
+            struct err *err);
+void kv_fini(struct kv *kv);
+/* kv_pages_for: pages that hold n_position positions. */
+int kv_pages_for(int64_t n_position);
+/* kv_take moves n pages into page[0..n): 0, or ERR_AGAIN with nothing taken. */
+int kv_take(struct kv *kv, int n, int32_t *page);
+void kv_give(struct kv *kv, int n, const int32_t *page);
+void *kv_k(const struct kv *kv, int layer);
+void *kv_v(const struct kv *kv, int layer);
+
+#endif

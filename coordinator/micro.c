@@ -1,0 +1,134 @@
+/* micro: the buffers of a micro-batch. One table gives every buffer's place and size, so that what
+ * is summed and what is carved cannot differ. */
+#include "coordinator/forward.h"
+
+#include "base/arena.h"
+#include "coordinator/seq.h"
+#include <stdlib.h>
+#include <string.h>
+
+struct piece {
+    void **at;
+    size_t n, each;
+};
+
+static int max_int(int a, int b)
+{
+    return a > b ? a : b;
+}
+
+#define PIECE(field, n, each)                                                                      \
+    {                                                                                              \
+        (void **)(void *)&m->field, (size_t)(n), (size_t)(each)                                    \
+    }
+
+/* Fills the table; returns how many pieces. */
+static int micro_pieces(const struct forward *f, struct micro *m, struct piece *p)
+{
+    const struct model_desc *d = f->desc;
+    size_t rows = (size_t)m->n_row_max, e = dtype_bytes(f->dtype);
+    int d_qkv = (d->n_head + 2 * d->n_kv_head) * d->d_head;
+    int d_h = k_padded(max_int(max_int(d->d_ff, d->d_ff_shared), 1));
+    int slots = max_int(d->top_k, 1), experts = max_int(d->n_expert, 1);
+    m->ld_a = (size_t)k_padded(d->d_model);
+    m->ld_att = (size_t)k_padded(d->n_head * d->d_head);
+    const struct piece table[] = {
+        PIECE(span, rows, sizeof *m->span),
+        PIECE(span_seq, rows, sizeof(struct seq *)),
+        PIECE(token, rows, 4),
+        PIECE(pos, rows, 4),
+        PIECE(cos, rows * (size_t)(d->rope.d_rot / 2), 4),
+        PIECE(sin, rows * (size_t)(d->rope.d_rot / 2), 4),
+        PIECE(x, rows * (size_t)d->d_model, 4),
+        PIECE(a, rows * m->ld_a, e),
+        PIECE(a32, f->dtype == DTYPE_F32 ? 0 : rows * m->ld_a, 4),
+        PIECE(qkv, rows * (size_t)d_qkv, 4),
+        PIECE(att, rows * m->ld_att, e),
+        PIECE(proj, rows * (size_t)d->d_model, 4),
+        PIECE(shared, d->d_ff_shared > 0 ? rows * (size_t)d->d_model : 0, 4),
+        PIECE(h, rows * (size_t)d_h, e),
+        PIECE(router, rows * (size_t)experts, 4),
+        PIECE(router_scratch, 2 * experts, 4),
+        PIECE(slot_expert, rows * (size_t)slots, 4),
+        PIECE(slot_weight, rows * (size_t)slots, 4),
+        PIECE(slot_row, rows * (size_t)slots, sizeof(void *)),
+    };
+    memcpy(p, table, sizeof table);
+    return (int)(sizeof table / sizeof *table);
+}
+
+int micro_create(const struct forward *f, int n_row_max, struct micro **out, struct err *err)
+{
+    struct micro *m = calloc(1, sizeof *m);
+    if (m == NULL) {
+        return err_set(err, ERR_NOMEM, "no memory for a micro-batch");
+    }
+    m->n_row_max = n_row_max;
+    struct piece piece[32];
+    int n = micro_pieces(f, m, piece);
+    for (int i = 0; i < n; i++) {
+        m->memory_bytes += (piece[i].n * piece[i].each + 63) / 64 * 64;
+    }
+    m->memory = mem_map(m->memory_bytes);
+    if (m->memory == NULL) {
+        int rc = err_set(err, ERR_NOMEM, "no memory for a micro-batch of %d rows (%zu MiB)",
+                         n_row_max, m->memory_bytes >> 20);
+        free(m);
+        return rc;
+    }
+    unsigned char *at = m->memory;
+    for (int i = 0; i < n; i++) {
+        *piece[i].at = at;
+        at += (piece[i].n * piece[i].each + 63) / 64 * 64;
+    }
+    if (f->dtype == DTYPE_F32) {
+        m->a32 = m->a;
+    }
+    *out = m;
+    return 0;
+}
+
+void micro_destroy(struct micro *m)
+{
+    if (m == NULL) {
+        return;
+    }
+    mem_unmap(m->memory, m->memory_bytes);
+    free(m->attn_scratch);
+    free(m);
+}
+
+/* Rows [begin, end) of one span of the step, which meet this micro-batch's rows at `at`. */
+static void fill_span(struct micro *m, const struct sched_span *s, int begin, int end, int at)
+{
+    struct attn_span *span = &m->span[m->n_span];
+    span->begin = begin - at;
+    span->end = end - at;
+    span->pos = s->pos + (begin - s->begin);
+    span->page = s->seq->page;
+    m->span_seq[m->n_span++] = s->seq;
+    for (int r = span->begin; r < span->end; r++) {
+        m->pos[r] = span->pos + (r - span->begin);
+        m->token[r] = s->seq->token[m->pos[r]];
+    }
+}
+
+void micro_fill(const struct forward *f, struct micro *m, const struct sched_span *span, int n_span,
+                int begin, int end)
+{
+    m->n_span = 0;
+    m->n_row = end - begin;
+    for (int i = 0; i < n_span; i++) {
+        int b = max_int(span[i].begin, begin), e = span[i].end < end ? span[i].end : end;
+        if (b < e) {
+            fill_span(m, &span[i], b, e, begin);
+        }
+    }
+    int half = f->desc->rope.d_rot / 2;
+    for (int s = 0; s < m->n_span; s++) {
+        for (int r = m->span[s].begin; r < m->span[s].end; r++) {
+            rope_angles(&f->desc->rope, m->pos[r], max_int(m->pos[r] + 1, m->span_seq[s]->n_prompt),
+                        m->cos + (size_t)(r * half), m->sin + (size_t)(r * half));
+        }
+    }
+}

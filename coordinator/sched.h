@@ -1,0 +1,47 @@
+/* sched: which rows the next step computes. Continuous batching: sequences that decode give one row
+ * each, then prompts give chunks in order of arrival until the batch is full; a waiting sequence is
+ * admitted when pages for all it may ever need are free. Knows no model and no clock. */
+#ifndef COORDINATOR_SCHED_H
+#define COORDINATOR_SCHED_H
+
+#include "coordinator/kv.h"
+#include "coordinator/seq.h"
+
+struct sched_config {
+    int rows_max;      /* rows a step */
+    int prefill_chunk; /* rows of one prompt a step */
+    int seqs_max;      /* sequences running at once */
+    int waiting_max;   /* sequences queued */
+};
+
+/* Rows [begin, end) of the step belong to seq, the first at position pos. */
+struct sched_span {
+    struct seq *seq;
+    int begin, end, pos;
+};
+
+struct sched {
+    struct sched_config config;
+    struct kv *kv;
+    struct seq *waiting_head, **waiting_tail;
+    struct seq **running; /* [n_running], in order of admission */
+    int n_running, n_waiting;
+    struct sched_span *span; /* [seqs_max] */
+};
+
+int sched_init(struct sched *s, const struct sched_config *config, struct kv *kv, struct err *err);
+/* sched_fini destroys the sequences it still has. */
+void sched_fini(struct sched *s);
+/* sched_add queues; takes the sequence over on success. ERR_LIMIT when the cache can never hold it,
+ * ERR_AGAIN when the queue is full. */
+int sched_add(struct sched *s, struct seq *seq, struct err *err);
+/* sched_plan fills s->span with the next step and returns how many spans; *n_row the rows. */
+int sched_plan(struct sched *s, int *n_row);
+/* sched_remove takes a running sequence out and gives its pages back; the caller destroys it. */
+void sched_remove(struct sched *s, struct seq *seq);
+/* sched_find: running or waiting, or NULL. */
+struct seq *sched_find(struct sched *s, uint64_t id);
+/* sched_unqueue takes a waiting sequence out; 0 when it was not waiting. */
+int sched_unqueue(struct sched *s, struct seq *seq);
+
+#endif

@@ -1,0 +1,52 @@
+/* seq: one sequence being generated: its tokens, the KV pages reserved for it, how far it has been
+ * computed, and who is told. Positions [0, n_done) are in the KV cache; tokens [0, n_token) are known.
+ * A sequence decodes when n_done == n_token - 1 and prefills while more is left. */
+#ifndef COORDINATOR_SEQ_H
+#define COORDINATOR_SEQ_H
+
+#include "base/err.h"
+#include "coordinator/sampler.h"
+#include <stdint.h>
+
+enum finish { FINISH_STOP, FINISH_LENGTH, FINISH_ABORT, FINISH_ERROR };
+const char *finish_name(enum finish f);
+
+/* What a caller asks for. Arrays are copied by engine_submit. */
+struct request {
+    const int32_t *prompt; /* [n_prompt], n_prompt >= 1 */
+    int n_prompt;
+    int max_tokens;        /* generated at most; >= 0 (0: evaluate the prompt only) */
+    struct sampling sampling;
+    uint64_t choice;       /* stream of random numbers, for n > 1 choices of one seed */
+    int ignore_eos;
+    int all_logits;        /* on_logits for every position, not just those a token is drawn from */
+    void *user;
+    /* on_logits: before sampling. logits [vocab] of position pos; valid during the call. May be NULL. */
+    void (*on_logits)(void *user, int pos, const float *logits, int vocab);
+    void (*on_token)(void *user, int32_t token);
+    /* on_done: exactly once; the sequence is gone after it. */
+    void (*on_done)(void *user, enum finish reason, const struct err *err);
+};
+
+struct seq {
+    uint64_t id;
+    struct request request;
+    struct logit_bias *bias;
+    int32_t *token;          /* [n_prompt + max_tokens] */
+    int n_token, n_prompt, n_done;
+    int32_t *page;
+    int n_page;              /* reserved; 0 while waiting */
+    uint16_t *n_in_prompt, *n_in_output; /* [vocab] when a penalty is on */
+    int cancelled;
+    struct seq *next;
+};
+
+/* seq_create copies the request. vocab: for the penalty counts. NULL when memory is out. */
+struct seq *seq_create(const struct request *request, uint64_t id, int vocab);
+void seq_destroy(struct seq *seq);
+/* seq_append records a generated token. */
+void seq_append(struct seq *seq, int32_t token);
+/* seq_positions: positions the sequence can ever occupy in the cache. */
+int seq_positions(const struct seq *seq);
+
+#endif
