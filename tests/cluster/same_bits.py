@@ -1,0 +1,280 @@
+#!/usr/bin/env python3
+"""The same bits: whatever the cluster's shape, one prompt's logits are equal byte for byte.
+
+For one model and each precision, the baseline is the prompt alone, in one process's threads, with
+one worker, whole prefill and one thread. Each other run changes the options below, and may put the
+prompt into a batch of 16 others; its rows of --dump-logits, prompt and generated, must be the
+baseline's bytes. The batch's other prompts are compared too, from run to run.
+
+The default run takes a covering selection of the product: every pair of values of two options
+occurs in some run. --full takes the whole product. Two more runs use workers that already run
+(--workers-at), with experts split unevenly and with replicas.
+
+The prompt goes on with the fixture's first generated tokens, so that chunks of 5 are many and
+rotary scalings pass their original context inside the prompt.
+"""
+import argparse
+import itertools
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "suite"))
+sys.path.insert(0, os.path.join(HERE, "..", "..", "tools", "fixtures"))
+import stories  # noqa: E402
+from harness import Failure, TINY, floats, generate, main_of, vocab_of  # noqa: E402
+from upcycle_mixtral import upcycle  # noqa: E402
+
+N_GENERATED = 10
+N_OTHER = 16
+TARGET_AT = 6  # the prompt's place in the batch
+SEED = 20261124
+STORIES = {"stories_mixtral": {"family": "mixtral", "n_expert": 8, "top_k": 2, "seed": 1},
+           "stories_qwen2_moe": {"family": "qwen2_moe", "n_expert": 8, "top_k": 3, "seed": 2}}
+
+
+def axes(n_expert):
+    """Option: its values, the baseline's first. None: the option is not given."""
+    worker_counts = [1, 2, 3, 8] if n_expert >= 8 else [1, 2, 3, n_expert] if n_expert else [1]
+    return {"--workers": worker_counts, "--transport": ["inproc", "ipc", "tcp"],
+            "batch": [False, True], "--prefill-chunk": [None, 5], "--threads": [1, 2],
+            "--worker-threads": [1, 2], "--micro-batches": [1, 2],
+            "--max-batch-rows": [None, 24]}
+
+
+def covering(values, rng):
+    """Few rows in which each pair of values of two axes occurs; greedy, candidates at random."""
+    names = list(values)
+    todo = {(a, x, b, y) for a, b in itertools.combinations(names, 2)
+            for x in range(len(values[a])) for y in range(len(values[b]))}
+
+    def gain(row):
+        return sum((a, row[a], b, row[b]) in todo for a, b in itertools.combinations(names, 2))
+
+    rows = []
+    while todo:
+        a, x, b, y = min(todo)
+        tries = [{n: rng.randrange(len(values[n])) for n in names} | {a: x, b: y}
+                 for _ in range(60)]
+        best = max(tries, key=gain)
+        rows.append({n: values[n][i] for n, i in best.items()})
+        todo -= {(p, best[p], q, best[q]) for p, q in itertools.combinations(names, 2)}
+    return rows
+
+
+def product(values):
+    return [dict(zip(values, row)) for row in itertools.product(*values.values())]
+
+
+def options_of(row):
+    return [word for name, value in row.items() if name.startswith("--") and value is not None
+            for word in (name, str(value))]
+
+
+def words(row):
+    return " ".join(options_of(row)) + (" in a batch" if row["batch"] else " alone")
+
+
+def first_difference(got, want, vocab):
+    for i, (g, w) in enumerate(zip(floats(got), floats(want))):
+        if g != w and not (g != g and w != w):
+            return f"position {i // vocab}, token {i % vocab}: {g!r} is not {w!r}"
+    return f"{len(got)} bytes, not {len(want)}, or the bits of a NaN or a zero's sign"
+
+
+class Bits:
+    """One model at one precision: the prompts, the baseline, and what the batch gave first."""
+
+    def __init__(self, binary, model, precision, prompt):
+        self.binary, self.model, self.vocab = binary, model, vocab_of(model)
+        self.common = ["--precision", precision, "--ignore-eos"]
+        rng = random.Random(SEED)
+        others = [[rng.randrange(3, self.vocab) for _ in range(rng.randint(1, 40))]
+                  for _ in range(N_OTHER)]
+        self.prompts = [*others[:TARGET_AT], prompt, *others[TARGET_AT:]]
+        self.label = f"{os.path.basename(model)} {precision}"
+        self.batch = None
+        first = {name: values[0] for name, values in axes(0).items()}
+        self.baseline = self.run(first)
+        if len(set(map(bytes, self.rows(self.baseline.logits[0])))) < 2:
+            raise Failure(f"{self.label}: all rows of the baseline are one row")
+
+    def rows(self, raw):
+        return [raw[i:i + 4 * self.vocab] for i in range(0, len(raw), 4 * self.vocab)]
+
+    def run(self, row):
+        prompts = self.prompts if row["batch"] else [self.prompts[TARGET_AT]]
+        return generate(self.binary, self.model, prompts, *self.common, *options_of(row),
+                        max_tokens=N_GENERATED)
+
+    def same(self, what, out, at, want, want_at):
+        if out.logits[at] != want.logits[want_at]:
+            why = first_difference(out.logits[at], want.logits[want_at], self.vocab)
+            raise Failure(f"{self.label}: {what}: {why}")
+        if out.tokens[at] != want.tokens[want_at]:
+            raise Failure(f"{self.label}: {what}: same logits, other tokens")
+
+    def check(self, row, extra_words=""):
+        out = self.run(row)
+        what = words(row) + extra_words
+        if not row["batch"]:
+            self.same(what, out, 0, self.baseline, 0)
+            if out.report.get("logits_hash") != self.baseline.report.get("logits_hash"):
+                raise Failure(f"{self.label}: {what}: same logits, other logits_hash")
+            return
+        self.same(what, out, TARGET_AT, self.baseline, 0)
+        self.batch = self.batch or out
+        for i in range(len(self.prompts)):
+            self.same(f"{what}: prompt {i} of the batch", out, i, self.batch, i)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Workers:
+    """Worker processes with given experts, listening on tcp; ended, by id, on leaving."""
+
+    def __init__(self, binary, model, precision, sets):
+        self.endpoints = [f"tcp://127.0.0.1:{free_port()}" for _ in sets]
+        self.commands = [[binary, "worker", "--model", model, "--precision", precision,
+                          "--experts", ids, "--listen", at, "--threads", "1"]
+                         for ids, at in zip(sets, self.endpoints)]
+        self.running = []
+
+    def __enter__(self):
+        try:
+            for command in self.commands:
+                self.running.append(subprocess.Popen(command, stdin=subprocess.DEVNULL,
+                                                     stdout=subprocess.DEVNULL,
+                                                     stderr=subprocess.PIPE))
+        except OSError:
+            self.__exit__()
+            raise
+        return ",".join(self.endpoints)
+
+    def __exit__(self, *_):
+        for process in self.running:
+            process.terminate()
+        for process in self.running:
+            try:
+                process.communicate(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+
+
+def expert_sets(n_expert):
+    """An uneven split, and one where every expert has two holders."""
+    last, cut = n_expert - 1, n_expert // 3
+    return [[f"0-{cut - 1}", f"{cut}-{last}"],
+            [f"0-{last - 1}", f"0,{cut}-{last}", f"1-{last}"]]
+
+
+def check_running_workers(bits, binary, model, precision, n_expert):
+    for sets in expert_sets(n_expert):
+        for batch in (False, True):
+            with Workers(binary, model, precision, sets) as at:
+                bits.check({"--workers-at": at, "batch": batch}, f" (experts {' | '.join(sets)})")
+
+
+def n_expert_of(model):
+    with open(os.path.join(model, "config.json"), encoding="utf-8") as f:
+        config = json.load(f)
+    return config.get("num_local_experts", config.get("num_experts", 0))
+
+
+def prompt_of(model):
+    expected = os.path.join(model, "expected.json")
+    if not os.path.exists(expected):
+        rng = random.Random(SEED + 1)
+        return [1, *(rng.randrange(3, 512) for _ in range(36))]
+    with open(expected, encoding="ascii") as f:
+        expected = json.load(f)
+    return expected["prompt"] + expected["greedy"][:20]
+
+
+def model_folder(name, tmp):
+    if name not in STORIES:
+        return os.path.join(TINY, name)
+    dense = stories.make_dense(os.path.join(tmp, "dense"))
+    upcycle(dense, os.path.join(tmp, name), **STORIES[name])
+    return os.path.join(tmp, name)
+
+
+def check(binary, name, full):
+    with tempfile.TemporaryDirectory(prefix="sigmoe-bits-") as tmp:
+        model = model_folder(name, tmp)
+        n_expert, prompt = n_expert_of(model), prompt_of(model)
+        values = axes(n_expert)
+        rows = product(values) if full else covering(values, random.Random(SEED))
+        failures = []
+        for precision in ("f32", "bf16"):
+            bits = Bits(binary, model, precision, prompt)
+            for row in rows:
+                try:
+                    bits.check(row)
+                except Failure as failure:
+                    failures.append(str(failure))
+                    print(f"differs: {failure}", flush=True)
+            if n_expert:
+                check_running_workers(bits, binary, model, precision, n_expert)
+        if failures:
+            raise Failure(f"{len(failures)} of {2 * len(rows)} runs differ")
+        print(f"{name}: {2 * len(rows)} runs of {len(prompt) + N_GENERATED - 1} rows, "
+              f"both precisions, gave the baseline's bytes")
+
+
+def self_test():
+    """The selection must cover every pair, and the comparison must see one flipped bit."""
+    values = axes(8)
+    rows = covering(values, random.Random(SEED))
+    for a, b in itertools.combinations(values, 2):
+        seen = {(row[a], row[b]) for row in rows}
+        if len(seen) != len(values[a]) * len(values[b]):
+            raise Failure(f"{a} and {b}: a pair is not covered")
+    if len(rows) * 10 > len(product(values)):
+        raise Failure(f"{len(rows)} rows are no selection")
+    bits = Bits.__new__(Bits)
+    bits.label, bits.vocab = "self-test", 4
+
+    class Out:
+        def __init__(self, raw):
+            self.logits, self.tokens = [raw], [[1]]
+
+    raw = bytes(range(32))
+    bits.same("equal", Out(raw), 0, Out(raw), 0)
+    for wrong in (raw[:-1] + b"\x00", raw[:-4]):
+        try:
+            bits.same("flipped", Out(wrong), 0, Out(raw), 0)
+        except Failure:
+            continue
+        raise Failure("self-test: a difference went unseen")
+    print(f"{len(rows)} runs cover the pairs of {len(product(values))}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--sigmoe", default="build/release/sigmoe", help="the program to test")
+    parser.add_argument("--full", action="store_true", help="the whole product of options")
+    parser.add_argument("--self-test", action="store_true", help="test this script, not sigmoe")
+    parser.add_argument("name", nargs="?", help="a folder of tests/fixtures/tiny, or one of "
+                        + ", ".join(STORIES))
+    args = parser.parse_args()
+    if args.self_test:
+        main_of(self_test)
+    elif args.name:
+        main_of(lambda: check(args.sigmoe, args.name, args.full))
+    else:
+        parser.error("name a model")
+
+
+if __name__ == "__main__":
+    main()
