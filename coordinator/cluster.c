@@ -1,0 +1,270 @@
+/* cluster: see cluster.h. Processes are started before the ZeroMQ context exists (it does not
+ * survive a fork), threads after. */
+#include "coordinator/cluster.h"
+
+#include "base/log.h"
+#include "coordinator/local.h"
+#include "coordinator/spawn.h"
+#include "router/placement.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct cluster {
+    void *zmq;
+    int n;
+    char **endpoint;               /* [n] */
+    struct worker_thread **thread; /* [n] when inproc */
+    struct spawned *process;       /* [n] when ipc or tcp */
+    char dir[64];                  /* of ipc sockets */
+    struct transport_zmq *transport;
+    struct pool *pool;
+    struct local *local;
+};
+
+struct pool *cluster_pool(struct cluster *c)
+{
+    return c->pool;
+}
+
+void cluster_bytes(const struct cluster *c, uint64_t *sent, uint64_t *received)
+{
+    transport_zmq_bytes(c->transport, sent, received);
+}
+
+static int set_endpoint(struct cluster *c, int i, const char *text, struct err *err)
+{
+    c->endpoint[i] = strdup(text);
+    return c->endpoint[i] != NULL ? 0 : err_set(err, ERR_NOMEM, "no memory for an endpoint");
+}
+
+static int allocate(struct cluster *c, int n, struct err *err)
+{
+    c->n = n;
+    c->endpoint = calloc((size_t)n, sizeof *c->endpoint);
+    c->thread = calloc((size_t)n, sizeof *c->thread);
+    c->process = calloc((size_t)n, sizeof *c->process);
+    if (c->endpoint == NULL || c->thread == NULL || c->process == NULL) {
+        return err_set(err, ERR_NOMEM, "no memory for %d workers", n);
+    }
+    return 0;
+}
+
+/* ---- workers that already run ---------------------------------------------------------------- */
+
+static int use_running(struct cluster *c, const char *list, struct err *err)
+{
+    int n = 1;
+    for (const char *p = list; *p != 0; p++) {
+        n += *p == ',';
+    }
+    if (n > LIMIT_WORKERS) {
+        return err_set(err, ERR_USAGE, "--workers-at names %d workers, at most %d are possible", n,
+                       LIMIT_WORKERS);
+    }
+    int rc = allocate(c, n, err);
+    for (int i = 0; rc == 0 && i < n; i++) {
+        size_t length = strcspn(list, ",");
+        char one[256];
+        if (length == 0 || length >= sizeof one) {
+            return err_set(err, ERR_USAGE,
+                           "--workers-at: endpoint %d is empty or too long; write "
+                           "tcp://host:port,tcp://host:port",
+                           i + 1);
+        }
+        memcpy(one, list, length);
+        one[length] = 0;
+        rc = set_endpoint(c, i, one, err);
+        list += length + 1;
+    }
+    return rc;
+}
+
+/* ---- processes ------------------------------------------------------------------------------- */
+
+static int spawn_one(struct cluster *c, const struct cluster_config *cfg, int i, struct err *err)
+{
+    int n_expert = cfg->model->desc.n_expert;
+    int32_t *part = malloc((size_t)n_expert * sizeof *part);
+    if (part == NULL) {
+        return err_set(err, ERR_NOMEM, "no memory for a worker");
+    }
+    int n_part = placement_contiguous(n_expert, i, c->n, part);
+    char experts[64], listen[256], threads[16], spin[16];
+    snprintf(experts, sizeof experts, "%d-%d", part[0], part[n_part - 1]);
+    free(part);
+    snprintf(threads, sizeof threads, "%d", cfg->worker_threads);
+    snprintf(spin, sizeof spin, "%d", cfg->spin_us);
+    if (cfg->transport == CLUSTER_IPC) {
+        snprintf(listen, sizeof listen, "ipc://%s/%d", c->dir, i);
+    } else {
+        snprintf(listen, sizeof listen, "tcp://127.0.0.1:*");
+    }
+    char *argv[24] = {
+        "sigmoe",    "worker", "--model",     (char *)(uintptr_t)cfg->model->dir,
+        "--listen",  listen,   "--experts",   experts,
+        "--threads", threads,  "--precision", cfg->precision == PRECISION_F32 ? "f32" : "bf16"};
+    int n = 12;
+    if (cfg->spin_us >= 0) {
+        argv[n++] = "--spin-us";
+        argv[n++] = spin;
+    }
+    argv[n] = NULL;
+    return spawn_worker(&c->process[i], argv, err);
+}
+
+static int start_processes(struct cluster *c, const struct cluster_config *cfg, struct err *err)
+{
+    if (cfg->transport == CLUSTER_IPC) {
+        snprintf(c->dir, sizeof c->dir, "/tmp/sigmoe-XXXXXX");
+        if (mkdtemp(c->dir) == NULL) {
+            c->dir[0] = 0;
+            return err_sys(err, ERR_IO, "cannot make a folder for ipc sockets in /tmp");
+        }
+    }
+    int rc = 0;
+    for (int i = 0; rc == 0 && i < c->n; i++) {
+        rc = spawn_one(c, cfg, i, err);
+    }
+    for (int i = 0; rc == 0 && i < c->n; i++) {
+        rc = spawn_wait_ready(&c->process[i], err);
+        if (rc == 0) {
+            rc = set_endpoint(c, i, c->process[i].endpoint, err);
+        }
+    }
+    return rc;
+}
+
+/* ---- threads --------------------------------------------------------------------------------- */
+
+static int start_threads(struct cluster *c, const struct cluster_config *cfg, struct err *err)
+{
+    const struct model_desc *d = &cfg->model->desc;
+    uint8_t *held = malloc((size_t)d->n_layer * (size_t)d->n_expert);
+    int32_t *part = malloc((size_t)d->n_expert * sizeof *part);
+    int rc = held == NULL || part == NULL ? err_set(err, ERR_NOMEM, "no memory for a worker") : 0;
+    for (int i = 0; rc == 0 && i < c->n; i++) {
+        memset(held, 0, (size_t)d->n_layer * (size_t)d->n_expert);
+        int n_part = placement_contiguous(d->n_expert, i, c->n, part);
+        for (int l = 0; l < d->n_layer; l++) {
+            for (int k = 0; k < n_part; k++) {
+                held[(size_t)l * (size_t)d->n_expert + (size_t)part[k]] = 1;
+            }
+        }
+        char listen[64];
+        snprintf(listen, sizeof listen, "inproc://worker-%d", i);
+        struct worker_config wc = {.listen = listen,
+                                   .model = cfg->model,
+                                   .precision = cfg->precision,
+                                   .kernels = cfg->kernels,
+                                   .n_thread = cfg->worker_threads,
+                                   .spin_us = cfg->spin_us,
+                                   .held = held};
+        rc = worker_thread_start(&wc, c->zmq, &c->thread[i], err);
+        if (rc == 0) {
+            rc = set_endpoint(c, i, worker_thread_endpoint(c->thread[i]), err);
+        }
+    }
+    free(held);
+    free(part);
+    return rc;
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+static int connect_pool(struct cluster *c, const struct cluster_config *cfg, struct err *err)
+{
+    int rc = transport_zmq_create(c->zmq, cfg->clock, &c->transport, err);
+    if (rc == 0) {
+        rc = local_create(cfg->model, cfg->precision, cfg->kernels, cfg->team, &c->local, err);
+    }
+    if (rc != 0) {
+        return rc;
+    }
+    struct pool_config pc = {.model = cfg->model,
+                             .precision = cfg->precision,
+                             .numerics = cfg->kernels->numerics,
+                             .clock = cfg->clock,
+                             .transport = transport_zmq_interface(c->transport),
+                             .choice = REPLICA_LEAST_LOADED,
+                             .local = local_compute,
+                             .local_user = c->local};
+    rc = pool_create(&pc, &c->pool, err);
+    if (rc == 0) {
+        rc = pool_connect(c->pool, (const char *const *)c->endpoint, c->n, err);
+    }
+    int uncovered = rc == 0 ? pool_uncovered(c->pool) : 0;
+    if (uncovered > 0) {
+        return err_set(err, ERR_NET,
+                       "%d experts are held by none of the %d workers; start workers for them (see "
+                       "sigmoe worker --experts)",
+                       uncovered, c->n);
+    }
+    return rc;
+}
+
+int cluster_start(const struct cluster_config *cfg, struct cluster **out, struct err *err)
+{
+    struct cluster *c = calloc(1, sizeof *c);
+    if (c == NULL) {
+        return err_set(err, ERR_NOMEM, "no memory for a cluster");
+    }
+    int rc, n_expert = cfg->model->desc.n_expert;
+    if (cfg->workers_at != NULL) {
+        rc = use_running(c, cfg->workers_at, err);
+    } else {
+        /* A worker without an expert would have nothing to do. */
+        rc = allocate(c, cfg->n_worker < n_expert ? cfg->n_worker : n_expert, err);
+        if (rc == 0 && cfg->transport != CLUSTER_INPROC) {
+            rc = start_processes(c, cfg, err);
+        }
+    }
+    if (rc == 0) {
+        c->zmq = zmq_ctx_new();
+        rc = c->zmq == NULL ? err_sys(err, ERR_NOMEM, "cannot start ZeroMQ") : 0;
+    }
+    if (rc == 0 && cfg->workers_at == NULL && cfg->transport == CLUSTER_INPROC) {
+        rc = start_threads(c, cfg, err);
+    }
+    if (rc == 0) {
+        rc = connect_pool(c, cfg, err);
+    }
+    if (rc != 0) {
+        cluster_stop(c);
+        return rc;
+    }
+    *out = c;
+    return 0;
+}
+
+void cluster_stop(struct cluster *c)
+{
+    if (c == NULL) {
+        return;
+    }
+    pool_destroy(c->pool);
+    transport_zmq_destroy(c->transport);
+    local_destroy(c->local);
+    for (int i = 0; i < c->n; i++) {
+        if (c->thread != NULL && c->thread[i] != NULL) {
+            worker_thread_stop(c->thread[i]);
+        }
+        if (c->process != NULL) {
+            spawn_stop(&c->process[i]);
+        }
+        if (c->endpoint != NULL) {
+            free(c->endpoint[i]);
+        }
+    }
+    if (c->zmq != NULL) {
+        zmq_ctx_term(c->zmq);
+    }
+    if (c->dir[0] != 0) {
+        rmdir(c->dir);
+    }
+    free(c->thread);
+    free(c->process);
+    free(c->endpoint);
+    free(c);
+}

@@ -1,0 +1,32 @@
+/* cluster: the workers of one run and the pool that speaks to them. Starts what it needs (threads of
+ * this process over inproc, or processes of this program over ipc or tcp on loopback) or connects to
+ * workers that already run; stops what it started. */
+#ifndef COORDINATOR_CLUSTER_H
+#define COORDINATOR_CLUSTER_H
+
+#include "coordinator/pool.h"
+#include "model/weights.h"
+#include "worker/worker.h"
+
+enum cluster_transport { CLUSTER_INPROC, CLUSTER_IPC, CLUSTER_TCP };
+
+struct cluster_config {
+    const struct model *model;
+    enum precision precision;
+    const struct kernels *kernels;
+    const struct clock *clock;
+    struct team *team;            /* for experts computed locally */
+    int n_worker;                 /* started here; experts are split contiguously */
+    enum cluster_transport transport;
+    int worker_threads, spin_us;  /* 0 threads: one a CPU */
+    const char *workers_at;       /* "tcp://a,tcp://b": connect, start nothing; or NULL */
+};
+
+struct cluster;
+/* cluster_start returns when every expert is reachable. ERR_NET or ERR_MODEL else. */
+int cluster_start(const struct cluster_config *config, struct cluster **out, struct err *err);
+void cluster_stop(struct cluster *c);
+struct pool *cluster_pool(struct cluster *c);
+void cluster_bytes(const struct cluster *c, uint64_t *sent, uint64_t *received);
+
+#endif
