@@ -197,6 +197,19 @@ static int send_to_experts(struct engine *e, struct micro *m, struct err *err)
     return pool_dispatch(e->config.pool, x, err);
 }
 
+static void tell_routes(const struct engine *e, const struct micro *m)
+{
+    int top_k = e->forward.desc->top_k;
+    for (int s = 0; s < m->n_span; s++) {
+        const struct request *r = &m->span_seq[s]->request;
+        for (int row = m->span[s].begin; r->on_route != NULL && row < m->span[s].end; row++) {
+            size_t slot = (size_t)row * (size_t)top_k;
+            r->on_route(r->user, m->pos[row], m->layer, m->slot_expert + slot,
+                        m->slot_weight + slot, top_k);
+        }
+    }
+}
+
 static int start_layer(struct engine *e, struct micro *m, struct err *err)
 {
     const struct forward *f = &e->forward;
@@ -214,6 +227,7 @@ static int start_layer(struct engine *e, struct micro *m, struct err *err)
     rc = send_to_experts(e, m, err);
     if (rc == 0) {
         m->state = MICRO_AWAY;
+        tell_routes(e, m);
         forward_shared(f, m, m->layer);
     }
     return rc;
@@ -338,15 +352,16 @@ static void draw(struct engine *e, struct seq *seq, float *logits)
         finish(e, seq, FINISH_LENGTH, NULL);
         return;
     }
+    if (r->on_mask != NULL) {
+        r->on_mask(r->user, logits, e->forward.desc->vocab);
+    }
     const struct sample_history history = {seq->n_in_prompt, seq->n_in_output};
     int32_t token = sample(&r->sampling, &history, logits, e->forward.desc->vocab, r->choice,
                            (uint64_t)seq->n_token, e->candidates);
     seq_append(seq, token);
     e->stats.generated_tokens++;
-    if (r->on_token != NULL) {
-        r->on_token(r->user, token);
-    }
-    if (!r->ignore_eos && is_eos(e->forward.desc, token)) {
+    int stop = r->on_token != NULL ? r->on_token(r->user, token) : 0;
+    if (stop || (!r->ignore_eos && is_eos(e->forward.desc, token))) {
         finish(e, seq, FINISH_STOP, NULL);
     } else if (seq->n_token - seq->n_prompt >= r->max_tokens) {
         finish(e, seq, FINISH_LENGTH, NULL);

@@ -30,7 +30,7 @@ static void stream(struct run_seq *s, int32_t token)
     fflush(stdout);
 }
 
-static void on_token(void *user, int32_t token)
+static int on_token(void *user, int32_t token)
 {
     struct run_seq *s = user;
     s->token[s->n_token++] = token;
@@ -41,6 +41,7 @@ static void on_token(void *user, int32_t token)
     if (s->out->n == 1 && !s->out->options->json) {
         stream(s, token);
     }
+    return 0;
 }
 
 static void on_done(void *user, enum finish reason, const struct err *err)

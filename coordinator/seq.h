@@ -23,7 +23,13 @@ struct request {
     void *user;
     /* on_logits: before sampling. logits [vocab] of position pos; valid during the call. May be NULL. */
     void (*on_logits)(void *user, int pos, const float *logits, int vocab);
-    void (*on_token)(void *user, int32_t token);
+    /* on_mask: may lower logits (a grammar) between on_logits and the draw. May be NULL. */
+    void (*on_mask)(void *user, float *logits, int vocab);
+    /* on_token: non-zero ends the sequence with FINISH_STOP (a stop string was completed). */
+    int (*on_token)(void *user, int32_t token);
+    /* on_route: what the gate chose for position pos in a sparse layer, top_k slots. May be NULL. */
+    void (*on_route)(void *user, int pos, int layer, const int32_t *slot_expert,
+                     const float *slot_weight, int top_k);
     /* on_done: exactly once; the sequence is gone after it. */
     void (*on_done)(void *user, enum finish reason, const struct err *err);
 };
