@@ -18,8 +18,6 @@ import itertools
 import json
 import os
 import random
-import socket
-import subprocess
 import sys
 import tempfile
 
@@ -27,7 +25,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "suite"))
 sys.path.insert(0, os.path.join(HERE, "..", "..", "tools", "fixtures"))
 import stories  # noqa: E402
-from harness import Failure, TINY, floats, generate, main_of, vocab_of  # noqa: E402
+from harness import Failure, TINY, Workers, floats, generate, main_of, vocab_of  # noqa: E402
 from upcycle_mixtral import upcycle  # noqa: E402
 
 N_GENERATED = 10
@@ -40,8 +38,7 @@ STORIES = {"stories_mixtral": {"family": "mixtral", "n_expert": 8, "top_k": 2, "
 
 def axes(n_expert):
     """Option: its values, the baseline's first. None: the option is not given."""
-    worker_counts = [1, 2, 3, 8] if n_expert >= 8 else [1, 2, 3, n_expert] if n_expert else [1]
-    return {"--workers": worker_counts, "--transport": ["inproc", "ipc", "tcp"],
+    return {"--workers": [1, 2, 3, 8] if n_expert else [1], "--transport": ["inproc", "ipc", "tcp"],
             "batch": [False, True], "--prefill-chunk": [None, 5], "--threads": [1, 2],
             "--worker-threads": [1, 2], "--micro-batches": [1, 2],
             "--max-batch-rows": [None, 24]}
@@ -131,44 +128,6 @@ class Bits:
         self.batch = self.batch or out
         for i in range(len(self.prompts)):
             self.same(f"{what}: prompt {i} of the batch", out, i, self.batch, i)
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-class Workers:
-    """Worker processes with given experts, listening on tcp; ended, by id, on leaving."""
-
-    def __init__(self, binary, model, precision, sets):
-        self.endpoints = [f"tcp://127.0.0.1:{free_port()}" for _ in sets]
-        self.commands = [[binary, "worker", "--model", model, "--precision", precision,
-                          "--experts", ids, "--listen", at, "--threads", "1"]
-                         for ids, at in zip(sets, self.endpoints)]
-        self.running = []
-
-    def __enter__(self):
-        try:
-            for command in self.commands:
-                self.running.append(subprocess.Popen(command, stdin=subprocess.DEVNULL,
-                                                     stdout=subprocess.DEVNULL,
-                                                     stderr=subprocess.PIPE))
-        except OSError:
-            self.__exit__()
-            raise
-        return ",".join(self.endpoints)
-
-    def __exit__(self, *_):
-        for process in self.running:
-            process.terminate()
-        for process in self.running:
-            try:
-                process.communicate(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.communicate()
 
 
 def expert_sets(n_expert):

@@ -100,6 +100,50 @@ def generate(binary, model, prompts, *options, max_tokens=64, env=None, timeout=
     return Output(last_json(stdout), data, vocab_of(model), [len(p) for p in prompts])
 
 
+class Workers:
+    """`sigmoe worker` processes on loopback, ended by their ids on leaving.
+
+    sets: for each worker the experts it holds, as --experts takes them. Entering returns the list
+    for --workers-at: each worker says "ready ENDPOINT" on stdout once it is bound and has loaded.
+    """
+
+    def __init__(self, binary, model, precision, sets):
+        self.commands = [[binary, "worker", "--model", model, "--precision", precision,
+                          "--experts", ids, "--listen", "tcp://127.0.0.1:*", "--threads", "1"]
+                         for ids in sets]
+        self.running = []
+
+    def __enter__(self):
+        try:
+            for command in self.commands:
+                self.running.append(subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                    stderr=tempfile.TemporaryFile()))
+            return ",".join(self.endpoint(process) for process in self.running)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    @staticmethod
+    def endpoint(process):
+        words = process.stdout.readline().decode(errors="replace").split()
+        if len(words) < 2 or words[0] != "ready":
+            raise Failure(f"a worker said {' '.join(words)!r} instead of ready ENDPOINT")
+        return words[1]
+
+    def __exit__(self, *_):
+        for process in self.running:
+            process.terminate()
+        for process in self.running:
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            process.stdout.close()
+        self.running = []
+
+
 def floats(raw):
     out = array.array("f")
     out.frombytes(raw)
