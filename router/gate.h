@@ -1,7 +1,7 @@
-/* gate: from router logits to slots. Pure functions of a row: no state, no clock, no memory. A slot is
- * one (token, k): an expert id and a weight. Slots are ordered by selection score, descending, ties
- * by the lower expert id, so that "slot order", in which the coordinator sums, is defined by the
- * token alone. */
+/* gate: from router logits to slots. Pure functions of a row: no state, no clock, no memory. A slot
+ * is one (token, k): an expert id and a weight. Slots are ordered by selection score, descending,
+ * ties by the lower expert id, so that "slot order", in which the coordinator sums, is defined by
+ * the token alone. */
 #ifndef ROUTER_GATE_H
 #define ROUTER_GATE_H
 
@@ -12,18 +12,19 @@
 struct gate_spec {
     enum gate_kind kind;
     int n_expert, top_k;
-    int normalise;        /* divide the slots' weights by their sum */
-    float scale;          /* then times this */
+    int normalise;           /* divide the slots' weights by their sum */
+    float scale;             /* then times this */
     int n_group, topk_group; /* group-limited choice; 0 or 1: no groups */
-    const float *bias;    /* [n_expert] selection bias, or NULL */
-    const uint16_t *table; /* GATE_TABLE: [vocab, top_k] expert ids */
-    int n_table;          /* vocab of the table */
+    const float *bias;       /* [n_expert] selection bias, or NULL */
+    const uint16_t *table;   /* GATE_TABLE: [vocab, top_k] expert ids */
+    int n_table;             /* vocab of the table */
 };
 
-/* gate_spec_from fills a spec from a description; bias and table stay the caller's. */
+/* gate_spec_from fills a spec from a description, without bias and table: the caller, who owns
+ * their memory, sets them afterwards. */
 void gate_spec_from(struct gate_spec *spec, const struct model_desc *desc);
 /* gate_check refuses a spec whose numbers cannot work (top_k > n_expert, groups that do not divide,
- * table ids out of range). */
+ * table ids out of range, a bias or groups on a gate that has none). gate_select relies on it. */
 int gate_check(const struct gate_spec *spec, struct err *err);
 
 /* gate_select: logits [n_row, n_expert] (not used by GATE_TABLE, may be NULL there), token [n_row]
@@ -31,10 +32,10 @@ int gate_check(const struct gate_spec *spec, struct err *err);
  * Formulas:
  *   SOFTMAX_TOPK  p = softmax(z); T = topk(p); w = p_T            (Mixtral, OLMoE, Qwen-MoE)
  *   TOPK_SOFTMAX  T = topk(z); w = softmax(z_T)                   (gpt-oss, Granite)
- *   SIGMOID       s = sigmoid(z); c = s + bias; a group's score is the sum of its two best c; only the
- *                 topk_group best groups compete; T = topk(c); w = s_T   (DeepSeek-V3, GLM-4.5)
- *   TABLE         T = table[token]; w = 1 / top_k                 (hash layers, random routed experts)
- * then, if normalise, w /= sum(w) (+ 1e-20 for SIGMOID, as published code has it); then w *= scale. */
+ *   SIGMOID       s = sigmoid(z); c = s + bias; a group's score is the sum of its two best c; only
+ * the topk_group best groups compete; T = topk(c); w = s_T   (DeepSeek-V3, GLM-4.5) TABLE         T
+ * = table[token]; w = 1 / top_k                 (hash layers, random routed experts) then, if
+ * normalise, w /= sum(w) (+ 1e-20 for SIGMOID, as published code has it); then w *= scale. */
 void gate_select(const struct gate_spec *spec, const float *logits, const int32_t *token, int n_row,
                  int32_t *slot_expert, float *slot_weight, float *scratch);
 

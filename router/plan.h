@@ -1,6 +1,7 @@
 /* plan: from slots and a placement to what each worker gets. Each row travels once to a worker,
- * however many of its experts the worker holds; each worker's assignments are sorted by expert, then
- * by row, so that they arrive as segments. Pure: no I/O, no clock; memory from the caller's arena. */
+ * however many of its experts the worker holds; each worker's assignments are sorted by expert,
+ * then by row, so that they arrive as segments. Pure: no I/O, no clock; memory from the caller's
+ * arena. */
 #ifndef ROUTER_PLAN_H
 #define ROUTER_PLAN_H
 
@@ -12,11 +13,11 @@
 /* What one worker gets. */
 struct plan_part {
     int worker;
-    int n_row;            /* rows sent */
-    int32_t *row;         /* [n_row] ascending row ids of the micro-batch */
+    int n_row;    /* rows sent */
+    int32_t *row; /* [n_row] ascending row ids of the micro-batch */
     int n_seg;
-    int32_t *seg_expert;  /* [n_seg] ascending */
-    int32_t *seg_count;   /* [n_seg] assignments of each */
+    int32_t *seg_expert; /* [n_seg] ascending */
+    int32_t *seg_count;  /* [n_seg] assignments of each */
     int n_assign;
     int32_t *assign_row;  /* [n_assign] index into row[] (position among the rows sent) */
     int32_t *assign_slot; /* [n_assign] row * top_k + k: where the result belongs */
@@ -31,19 +32,20 @@ struct plan {
 
 /* How one of several holders is chosen. */
 enum replica_choice {
-    REPLICA_FIRST,          /* the lowest worker */
-    REPLICA_LEAST_LOADED    /* fewest assignments in this plan so far plus `load`, ties to the lowest */
+    REPLICA_FIRST,       /* the lowest worker */
+    REPLICA_LEAST_LOADED /* fewest assignments in this plan so far plus `load`, ties to the lowest
+                          */
 };
 
 struct plan_input {
     const struct placement *placement;
     int layer, n_row, top_k;
-    const int32_t *slot_expert;  /* [n_row, top_k]; negative: no expert in this slot */
-    const int32_t *only_slot;    /* plan just these slots (a re-plan), or NULL for all */
+    const int32_t *slot_expert; /* [n_row, top_k]; negative: no expert in this slot */
+    const int32_t *only_slot;   /* plan just these slots (a re-plan), or NULL for all */
     int n_only;
     enum replica_choice choice;
-    const int32_t *load;         /* [n_worker] assignments outstanding before this plan, or NULL */
-    int n_worker;                /* bound of worker ids */
+    const int32_t *load; /* [n_worker] assignments outstanding before this plan, or NULL */
+    int n_worker;        /* bound of worker ids */
 };
 
 /* plan_build: arrays live until the arena is reset. An expert's rows all go to one holder (its

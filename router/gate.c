@@ -1,0 +1,226 @@
+/* gate: the published gates, one function each, on one row. Sums run over experts and slots in
+ * ascending order with one accumulator and exponentials are k_expf, so that slots and weights are
+ * the same bits on every machine: they decide which experts run. A NaN score loses against every
+ * number, so that ids stay valid whatever the logits are; its weight stays NaN and shows in the
+ * output. */
+#include "router/gate.h"
+#include "kernels/math.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stddef.h>
+
+#define SIGMOID_SUM_EPS 1e-20f /* DeepSeek-V3's published gate adds it to the sum it divides by */
+
+void gate_spec_from(struct gate_spec *spec, const struct model_desc *desc)
+{
+    *spec = (struct gate_spec){
+        .kind = desc->gate,
+        .n_expert = desc->n_expert,
+        .top_k = desc->top_k,
+        .normalise = desc->gate_normalise,
+        .scale = desc->gate_scale,
+        .n_group = desc->n_group,
+        .topk_group = desc->topk_group,
+    };
+}
+
+static int check_groups(const struct gate_spec *spec, struct err *err)
+{
+    if (spec->kind != GATE_SIGMOID)
+        return err_set(err, ERR_MODEL, "gate: %d groups, but only the sigmoid gate has groups",
+                       spec->n_group);
+    if (spec->n_expert % spec->n_group != 0)
+        return err_set(err, ERR_MODEL, "gate: %d groups do not divide %d experts", spec->n_group,
+                       spec->n_expert);
+    if (spec->topk_group < 1 || spec->topk_group > spec->n_group)
+        return err_set(err, ERR_MODEL, "gate: the best %d of %d groups cannot be chosen",
+                       spec->topk_group, spec->n_group);
+    if (spec->n_expert / spec->n_group * spec->topk_group < spec->top_k)
+        return err_set(err, ERR_MODEL, "gate: %d groups of %d experts are fewer than top-%d",
+                       spec->topk_group, spec->n_expert / spec->n_group, spec->top_k);
+    return 0;
+}
+
+static int check_table(const struct gate_spec *spec, struct err *err)
+{
+    if (!spec->table || spec->n_table < 1 || spec->n_table > LIMIT_VOCAB)
+        return err_set(err, ERR_MODEL, "gate: a table gate needs its table, got %d tokens",
+                       spec->n_table);
+    for (int64_t i = 0; i < (int64_t)spec->n_table * spec->top_k; i++)
+        if (spec->table[i] >= spec->n_expert)
+            return err_set(err, ERR_MODEL, "gate: the table names expert %d of %d for token %d",
+                           spec->table[i], spec->n_expert, (int)(i / spec->top_k));
+    return 0;
+}
+
+int gate_check(const struct gate_spec *spec, struct err *err)
+{
+    if (spec->kind < GATE_SOFTMAX_TOPK || spec->kind > GATE_TABLE)
+        return err_set(err, ERR_MODEL, "gate: unknown kind %d", (int)spec->kind);
+    if (spec->n_expert < 1 || spec->n_expert > LIMIT_EXPERTS)
+        return err_set(err, ERR_MODEL, "gate: %d experts; 1 to %d are possible", spec->n_expert,
+                       LIMIT_EXPERTS);
+    if (spec->top_k < 1 || spec->top_k > spec->n_expert || spec->top_k > LIMIT_TOP_K)
+        return err_set(err, ERR_MODEL, "gate: top-%d of %d experts cannot be chosen; at most %d",
+                       spec->top_k, spec->n_expert,
+                       spec->n_expert < LIMIT_TOP_K ? spec->n_expert : LIMIT_TOP_K);
+    if (!isfinite(spec->scale) || spec->scale == 0)
+        return err_set(err, ERR_MODEL, "gate: scale %g would erase the experts",
+                       (double)spec->scale);
+    if (spec->bias && spec->kind != GATE_SIGMOID)
+        return err_set(err, ERR_MODEL, "gate: only the sigmoid gate has a selection bias");
+    if (spec->kind == GATE_TABLE)
+        return check_table(spec, err);
+    return spec->n_group > 1 ? check_groups(spec, err) : 0;
+}
+
+static float score_of(float x)
+{
+    return isnan(x) ? -INFINITY : x;
+}
+
+/* top_k_select writes the ids of the k best scores, best first, ties to the lower id. Ids come
+ * ascending, so an equal score never passes one that is in the list already. */
+static void top_k_select(const float *score, int n, int k, int32_t *out)
+{
+    int n_out = 0;
+    for (int e = 0; e < n; e++) {
+        float s = score_of(score[e]);
+        if (n_out == k && !(s > score_of(score[out[k - 1]])))
+            continue;
+        int at = n_out < k ? n_out++ : k - 1;
+        for (; at > 0 && s > score_of(score[out[at - 1]]); at--)
+            out[at] = out[at - 1];
+        out[at] = e;
+    }
+}
+
+static void softmax(const float *z, int n, float *p)
+{
+    float most = z[0], sum = 0;
+    for (int i = 1; i < n; i++)
+        most = z[i] > most ? z[i] : most;
+    for (int i = 0; i < n; i++) {
+        p[i] = k_expf(z[i] - most);
+        sum += p[i];
+    }
+    for (int i = 0; i < n; i++)
+        p[i] /= sum;
+}
+
+/* The rows: z [n_expert] -> expert, weight [top_k]. */
+
+static void softmax_topk_row(const struct gate_spec *spec, const float *z, int32_t *expert,
+                             float *weight, float *p)
+{
+    softmax(z, spec->n_expert, p);
+    top_k_select(p, spec->n_expert, spec->top_k, expert);
+    for (int k = 0; k < spec->top_k; k++)
+        weight[k] = p[expert[k]];
+}
+
+static void topk_softmax_row(const struct gate_spec *spec, const float *z, int32_t *expert,
+                             float *weight)
+{
+    float chosen[LIMIT_TOP_K];
+    top_k_select(z, spec->n_expert, spec->top_k, expert);
+    for (int k = 0; k < spec->top_k; k++)
+        chosen[k] = z[expert[k]];
+    softmax(chosen, spec->top_k, weight);
+}
+
+/* group_score: the sum of the two best choices c of a group; of its only one, if it has one. */
+static float group_score(const float *c, int n)
+{
+    float best = -INFINITY, second = -INFINITY;
+    for (int i = 0; i < n; i++) {
+        float s = score_of(c[i]);
+        if (s > best) {
+            second = best;
+            best = s;
+        } else if (s > second) {
+            second = s;
+        }
+    }
+    return n > 1 ? best + second : best;
+}
+
+/* groups_limit takes the losing groups out of the choice. */
+static void groups_limit(const struct gate_spec *spec, float *c)
+{
+    float score[LIMIT_EXPERTS];
+    int n_each = spec->n_expert / spec->n_group;
+    for (int g = 0; g < spec->n_group; g++)
+        score[g] = group_score(c + g * n_each, n_each);
+    for (int g = 0; g < spec->n_group; g++) {
+        int n_better = 0;
+        for (int h = 0; h < spec->n_group; h++)
+            n_better += score[h] > score[g] || (score[h] == score[g] && h < g);
+        for (int i = 0; n_better >= spec->topk_group && i < n_each; i++)
+            c[g * n_each + i] = -INFINITY;
+    }
+}
+
+static void sigmoid_row(const struct gate_spec *spec, const float *z, int32_t *expert,
+                        float *weight, float *scratch)
+{
+    float *s = scratch, *c = scratch + spec->n_expert;
+    for (int e = 0; e < spec->n_expert; e++) {
+        s[e] = k_sigmoidf(z[e]);
+        c[e] = spec->bias ? s[e] + spec->bias[e] : s[e];
+    }
+    if (spec->n_group > 1)
+        groups_limit(spec, c);
+    top_k_select(c, spec->n_expert, spec->top_k, expert);
+    for (int k = 0; k < spec->top_k; k++)
+        weight[k] = s[expert[k]];
+}
+
+static void table_row(const struct gate_spec *spec, int32_t token, int32_t *expert, float *weight)
+{
+    assert(token >= 0 && token < spec->n_table);
+    for (int k = 0; k < spec->top_k; k++) {
+        expert[k] = spec->table[(size_t)token * (size_t)spec->top_k + (size_t)k];
+        weight[k] = 1.0f / (float)spec->top_k;
+    }
+}
+
+static void weights_finish(const struct gate_spec *spec, float *weight)
+{
+    float sum = 0;
+    for (int k = 0; k < spec->top_k; k++)
+        sum += weight[k];
+    if (spec->kind == GATE_SIGMOID)
+        sum += SIGMOID_SUM_EPS;
+    for (int k = 0; k < spec->top_k; k++) {
+        if (spec->normalise)
+            weight[k] /= sum;
+        weight[k] *= spec->scale;
+    }
+}
+
+void gate_select(const struct gate_spec *spec, const float *logits, const int32_t *token, int n_row,
+                 int32_t *slot_expert, float *slot_weight, float *scratch)
+{
+    for (int row = 0; row < n_row; row++) {
+        const float *z = logits ? logits + (ptrdiff_t)row * spec->n_expert : NULL;
+        int32_t *expert = slot_expert + (ptrdiff_t)row * spec->top_k;
+        float *weight = slot_weight + (ptrdiff_t)row * spec->top_k;
+        switch (spec->kind) {
+        case GATE_SOFTMAX_TOPK:
+            softmax_topk_row(spec, z, expert, weight, scratch);
+            break;
+        case GATE_TOPK_SOFTMAX:
+            topk_softmax_row(spec, z, expert, weight);
+            break;
+        case GATE_SIGMOID:
+            sigmoid_row(spec, z, expert, weight, scratch);
+            break;
+        case GATE_TABLE:
+            table_row(spec, token[row], expert, weight);
+            break;
+        }
+        weights_finish(spec, weight);
+    }
+}

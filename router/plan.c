@@ -1,0 +1,289 @@
+/* plan: two passes over the slots. The first counts assignments an expert and chooses each expert's
+ * holder; that fixes where every worker's and every segment's assignments lie. The second walks
+ * rows in ascending order and drops each slot at its expert's cursor, so segments come out sorted
+ * by row without sorting. Why one holder an expert and not a split: its weights are then read once.
+ *
+ * Invariants, once built:
+ * 1. every planned slot with an expert is in exactly one part's assign_slot or in orphan_slot;
+ * 2. an expert's slots are all in one part;
+ * 3. a part's rows are ascending and each appears once. */
+#include "router/plan.h"
+#include "base/limits.h"
+
+#include <string.h>
+
+#define ALIGN_BYTES 64 /* what arena_alloc rounds to */
+
+/* The pieces a plan is carved into; one table sizes them and is carved from. */
+enum piece {
+    PIECE_PARTS,
+    PIECE_ROWS,
+    PIECE_SEG_EXPERT,
+    PIECE_SEG_COUNT,
+    PIECE_ASSIGN_ROW,
+    PIECE_ASSIGN_SLOT,
+    PIECE_ORPHANS,
+    PIECE_WANTED,
+    PIECE_EXPERT_COUNT,
+    PIECE_EXPERT_WORKER,
+    PIECE_EXPERT_CURSOR,
+    PIECE_WORKER_COUNT,
+    PIECE_WORKER_PART,
+    PIECE_COUNT
+};
+
+struct work {
+    const struct plan_input *in;
+    int n_expert, n_slot;
+    uint8_t *wanted;        /* [n_slot] */
+    int32_t *expert_count;  /* [n_expert] planned slots */
+    int32_t *expert_worker; /* [n_expert] chosen holder, -1: none */
+    int32_t *expert_cursor; /* [n_expert] where its next assignment goes, within its part */
+    int32_t *worker_count;  /* [n_worker] assignments in this plan */
+    int32_t *worker_part;   /* [n_worker] index of its part */
+    struct plan out;
+    void *piece[PIECE_COUNT];
+};
+
+static size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+static void piece_sizes(size_t n_slot, size_t n_expert, size_t n_worker, size_t bytes[PIECE_COUNT])
+{
+    size_t n_part = least(n_worker, least(n_slot, n_expert));
+    for (int i = PIECE_ROWS; i <= PIECE_ORPHANS; i++)
+        bytes[i] = n_slot * sizeof(int32_t);
+    bytes[PIECE_PARTS] = n_part * sizeof(struct plan_part);
+    bytes[PIECE_SEG_EXPERT] = bytes[PIECE_SEG_COUNT] = n_expert * sizeof(int32_t);
+    bytes[PIECE_WANTED] = n_slot;
+    for (int i = PIECE_EXPERT_COUNT; i <= PIECE_EXPERT_CURSOR; i++)
+        bytes[i] = n_expert * sizeof(int32_t);
+    bytes[PIECE_WORKER_COUNT] = bytes[PIECE_WORKER_PART] = n_worker * sizeof(int32_t);
+}
+
+size_t plan_arena_bytes(int n_row, int top_k, int n_expert, int n_worker)
+{
+    size_t bytes[PIECE_COUNT], sum = ALIGN_BYTES;
+    piece_sizes((size_t)n_row * (size_t)top_k, (size_t)n_expert, (size_t)n_worker, bytes);
+    for (int i = 0; i < PIECE_COUNT; i++)
+        sum += (bytes[i] + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;
+    return sum;
+}
+
+static int carve(struct work *w, struct arena *mem, struct err *err)
+{
+    size_t bytes[PIECE_COUNT];
+    size_t n_slot = (size_t)w->n_slot, n_worker = (size_t)w->in->n_worker;
+    piece_sizes(n_slot, (size_t)w->n_expert, n_worker, bytes);
+    for (int i = 0; i < PIECE_COUNT; i++) {
+        w->piece[i] = arena_alloc(mem, bytes[i]);
+        if (!w->piece[i])
+            return err_set(
+                err, ERR_NOMEM,
+                "a plan of %d rows x top-%d for %d workers needs %zu bytes of its arena",
+                w->in->n_row, w->in->top_k, w->in->n_worker,
+                plan_arena_bytes(w->in->n_row, w->in->top_k, w->n_expert, w->in->n_worker));
+    }
+    w->out.part = w->piece[PIECE_PARTS];
+    w->out.orphan_slot = w->piece[PIECE_ORPHANS];
+    w->wanted = memset(w->piece[PIECE_WANTED], 0, n_slot);
+    w->expert_count = memset(w->piece[PIECE_EXPERT_COUNT], 0, bytes[PIECE_EXPERT_COUNT]);
+    w->expert_worker = w->piece[PIECE_EXPERT_WORKER];
+    w->expert_cursor = w->piece[PIECE_EXPERT_CURSOR];
+    w->worker_count = memset(w->piece[PIECE_WORKER_COUNT], 0, bytes[PIECE_WORKER_COUNT]);
+    w->worker_part = w->piece[PIECE_WORKER_PART];
+    return 0;
+}
+
+static int check_input(const struct plan_input *in, struct err *err)
+{
+    if (in->n_row < 0 || in->n_row > LIMIT_ROWS || in->top_k < 1 || in->top_k > LIMIT_TOP_K)
+        return err_set(err, ERR_LIMIT, "a plan of %d rows x top-%d; at most %d x %d are possible",
+                       in->n_row, in->top_k, LIMIT_ROWS, LIMIT_TOP_K);
+    if (in->n_worker < 0 || in->n_worker > LIMIT_WORKERS)
+        return err_set(err, ERR_LIMIT, "a plan for %d workers; at most %d are possible",
+                       in->n_worker, LIMIT_WORKERS);
+    if (in->layer < 0 || in->layer >= placement_n_layer(in->placement))
+        return err_set(err, ERR_LIMIT, "a plan for layer %d of %d", in->layer,
+                       placement_n_layer(in->placement));
+    return 0;
+}
+
+/* mark_wanted: a re-plan names slots in any order; from here on they are taken ascending. */
+static int mark_wanted(struct work *w, struct err *err)
+{
+    if (!w->in->only_slot) {
+        memset(w->wanted, 1, (size_t)w->n_slot);
+        return 0;
+    }
+    for (int i = 0; i < w->in->n_only; i++) {
+        int32_t slot = w->in->only_slot[i];
+        if (slot < 0 || slot >= w->n_slot)
+            return err_set(err, ERR_LIMIT, "a plan names slot %d of %d", slot, w->n_slot);
+        w->wanted[slot] = 1;
+    }
+    return 0;
+}
+
+static int count_experts(struct work *w, struct err *err)
+{
+    for (int slot = 0; slot < w->n_slot; slot++) {
+        int32_t expert = w->in->slot_expert[slot];
+        if (expert >= w->n_expert)
+            return err_set(err, ERR_LIMIT, "slot %d names expert %d of %d", slot, expert,
+                           w->n_expert);
+        if (expert < 0)
+            w->wanted[slot] = 0;
+        if (w->wanted[slot])
+            w->expert_count[expert]++;
+    }
+    return 0;
+}
+
+static int64_t load_of(const struct work *w, int32_t worker)
+{
+    return (int64_t)w->worker_count[worker] + (w->in->load ? w->in->load[worker] : 0);
+}
+
+/* choose_holder: *out is the holder, or -1 when nobody holds the expert. */
+static int choose_holder(const struct work *w, int expert, int32_t *out, struct err *err)
+{
+    const int32_t *holder;
+    int n = placement_holders(w->in->placement, w->in->layer, expert, &holder);
+    int32_t best = -1;
+    for (int i = 0; i < n; i++) {
+        if (holder[i] >= w->in->n_worker)
+            return err_set(err, ERR_LIMIT, "the placement names worker %d, the plan has %d",
+                           holder[i], w->in->n_worker);
+        if (best < 0 ||
+            (w->in->choice == REPLICA_LEAST_LOADED && load_of(w, holder[i]) < load_of(w, best)))
+            best = holder[i];
+    }
+    *out = best;
+    return 0;
+}
+
+/* choose_holders also gives each segment its place: experts come ascending, so a worker's count so
+ * far is where its next segment begins. */
+static int choose_holders(struct work *w, struct err *err)
+{
+    for (int expert = 0; expert < w->n_expert; expert++) {
+        if (w->expert_count[expert] == 0)
+            continue;
+        int32_t worker = -1;
+        int rc = choose_holder(w, expert, &worker, err);
+        if (rc)
+            return rc;
+        w->expert_worker[expert] = worker;
+        if (worker < 0)
+            continue;
+        w->expert_cursor[expert] = w->worker_count[worker];
+        w->worker_count[worker] += w->expert_count[expert];
+    }
+    return 0;
+}
+
+/* lay_parts cuts the shared arrays into one stretch a worker; a worker never has more rows than
+ * assignments, nor more segments. */
+static void lay_parts(struct work *w)
+{
+    int32_t *rows = w->piece[PIECE_ROWS];
+    int32_t *assign_row = w->piece[PIECE_ASSIGN_ROW], *assign_slot = w->piece[PIECE_ASSIGN_SLOT];
+    int at = 0;
+    for (int worker = 0; worker < w->in->n_worker; worker++) {
+        int n = w->worker_count[worker];
+        if (n == 0)
+            continue;
+        w->worker_part[worker] = w->out.n_part;
+        w->out.part[w->out.n_part++] = (struct plan_part){
+            .worker = worker,
+            .row = rows + at,
+            .n_assign = n,
+            .assign_row = assign_row + at,
+            .assign_slot = assign_slot + at,
+        };
+        at += n;
+    }
+}
+
+/* lay_segments: count a worker's segments, cut the arrays, then fill in ascending order of expert.
+ */
+static void lay_segments(struct work *w)
+{
+    int32_t *seg_expert = w->piece[PIECE_SEG_EXPERT], *seg_count = w->piece[PIECE_SEG_COUNT];
+    for (int expert = 0; expert < w->n_expert; expert++)
+        if (w->expert_count[expert] && w->expert_worker[expert] >= 0)
+            w->out.part[w->worker_part[w->expert_worker[expert]]].n_seg++;
+    int at = 0;
+    for (int i = 0; i < w->out.n_part; i++) {
+        struct plan_part *part = &w->out.part[i];
+        part->seg_expert = seg_expert + at;
+        part->seg_count = seg_count + at;
+        at += part->n_seg;
+        part->n_seg = 0;
+    }
+    for (int expert = 0; expert < w->n_expert; expert++) {
+        if (!w->expert_count[expert] || w->expert_worker[expert] < 0)
+            continue;
+        struct plan_part *part = &w->out.part[w->worker_part[w->expert_worker[expert]]];
+        part->seg_expert[part->n_seg] = expert;
+        part->seg_count[part->n_seg++] = w->expert_count[expert];
+    }
+}
+
+static void assign_slots(struct work *w)
+{
+    for (int slot = 0; slot < w->n_slot; slot++) {
+        if (!w->wanted[slot])
+            continue;
+        int32_t expert = w->in->slot_expert[slot], worker = w->expert_worker[expert];
+        if (worker < 0) {
+            w->out.orphan_slot[w->out.n_orphan++] = slot;
+            continue;
+        }
+        struct plan_part *part = &w->out.part[w->worker_part[worker]];
+        int32_t row = slot / w->in->top_k;
+        if (part->n_row == 0 || part->row[part->n_row - 1] != row)
+            part->row[part->n_row++] = row;
+        int32_t at = w->expert_cursor[expert]++;
+        part->assign_row[at] = part->n_row - 1;
+        part->assign_slot[at] = slot;
+    }
+}
+
+static int build(struct work *w, struct err *err)
+{
+    int rc = mark_wanted(w, err);
+    if (rc == 0)
+        rc = count_experts(w, err);
+    if (rc == 0)
+        rc = choose_holders(w, err);
+    if (rc)
+        return rc;
+    lay_parts(w);
+    lay_segments(w);
+    assign_slots(w);
+    return 0;
+}
+
+int plan_build(struct plan *plan, const struct plan_input *in, struct arena *mem, struct err *err)
+{
+    int rc = check_input(in, err);
+    if (rc)
+        return rc;
+    struct work w = {.in = in};
+    w.n_expert = placement_n_expert(in->placement);
+    w.n_slot = in->n_row * in->top_k;
+    size_t mark = arena_mark(mem);
+    rc = carve(&w, mem, err);
+    if (rc == 0)
+        rc = build(&w, err);
+    if (rc) {
+        arena_release(mem, mark);
+        return rc;
+    }
+    *plan = w.out;
+    return 0;
+}
