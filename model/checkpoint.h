@@ -33,7 +33,11 @@ void checkpoint_close(struct checkpoint *ck);
 size_t checkpoint_n_tensor(const struct checkpoint *ck);
 const struct tensor *checkpoint_at(const struct checkpoint *ck, size_t i); /* ordered by name */
 const struct tensor *checkpoint_find(const struct checkpoint *ck, const char *name); /* or NULL */
-uint64_t checkpoint_bytes(const struct checkpoint *ck);
+int checkpoint_n_shard(const struct checkpoint *ck);
+const char *checkpoint_shard_name(const struct checkpoint *ck, int shard);
+uint64_t checkpoint_bytes(const struct checkpoint *ck); /* of all files, headers included */
+/* checkpoint_want asks the kernel to read a tensor's pages ahead; it does not wait. */
+void checkpoint_want(const struct checkpoint *ck, const struct tensor *t);
 /* checkpoint_done tells the kernel that a tensor's pages will not be read again, so that a packed copy
  * and the file's pages do not both count as resident. */
 void checkpoint_done(const struct checkpoint *ck, const struct tensor *t);

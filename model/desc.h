@@ -84,12 +84,26 @@ enum role {
     ROLE_SHARED_GATE, ROLE_SHARED_UP, ROLE_SHARED_DOWN, ROLE_SHARED_ROUTER,
     ROLE_COUNT
 };
+/* role_is_global: one tensor a model, not one a layer; role_is_expert: one for each expert of a layer. */
+int role_is_global(enum role role);
+int role_is_expert(enum role role);
 
 struct config; /* model/config.h: typed, checked access to config.json */
+
+/* What transformers assumes for a key that config.json leaves out (the family's Config class). Sizes
+ * that only a guess could supply have no default here: they must be in the file. */
+struct family_defaults {
+    int n_kv_head;     /* 0: n_head */
+    int d_head;        /* 0: d_model / n_head */
+    int max_context;
+    double norm_eps, rope_theta;
+    int bos, eos;      /* -1: none */
+};
 
 /* A family: the file model/families/NAME.c holds one of these. */
 struct model_family {
     const char *model_type;           /* "olmoe" */
+    struct family_defaults absent;
     const char *name[ROLE_COUNT];     /* "model.layers.%d.self_attn.q_proj.weight"; NULL: has none */
     /* configure fills what is particular from the parsed config (see model/config.h) after the common
      * fields are read. */

@@ -60,6 +60,11 @@ int weights_load_dense(const struct model *model, enum precision precision, stru
                        struct dense_weights **out, struct err *err);
 void weights_free_dense(struct dense_weights *w);
 
+/* weights_dense_bytes, weights_expert_bytes: what the loaders below will map, from the description alone,
+ * so that a plan can be made without a checkpoint. 0 when the sizes overflow. */
+uint64_t weights_dense_bytes(const struct model_desc *desc, enum precision precision);
+uint64_t weights_expert_bytes(const struct model_desc *desc, enum precision precision);
+
 /* expert_set: the experts a process holds. Experts load one by one; `get` is a table lookup. */
 struct expert_set;
 /* expert_set_create holds nothing yet. */
@@ -69,7 +74,8 @@ void expert_set_destroy(struct expert_set *set);
 /* expert_set_load packs one expert of one sparse layer (nothing to do if it is held). Safe beside
  * concurrent `get` of others; loads themselves are by one thread. */
 int expert_set_load(struct expert_set *set, int layer, int expert, struct err *err);
-/* expert_set_load_many: experts[n] in every sparse layer, using the team, with progress. */
+/* expert_set_load_many: experts[n] in every sparse layer, using the team, with progress. What was loaded
+ * before a failure stays held. */
 int expert_set_load_many(struct expert_set *set, const int32_t *experts, int n, struct team *team,
                          struct err *err);
 /* expert_set_drop frees one expert; no computation may be using it. */

@@ -1,0 +1,211 @@
+/* experts: the experts a process holds, one mapping each. A mapping of its own lets drop give the
+ * memory back at once, whatever else is held; it costs at most a page of rounding (an OLMoE expert
+ * in bf16 is six huge pages to the byte). The table holds atomic pointers: an expert becomes
+ * visible whole. */
+#include "base/arena.h"
+#include "model/pack_job.h"
+#include "model/weights.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+
+struct expert {
+    struct ffn_weights w;
+    void *slab;
+};
+
+struct expert_set {
+    const struct model *model;
+    enum dtype dtype;
+    size_t up_at, down_at, slab_bytes; /* gate at 0; the same for every expert */
+    _Atomic(struct expert *) *table;   /* [n_layer, n_expert] */
+    _Atomic uint64_t bytes;
+    _Atomic int count;
+};
+
+uint64_t weights_expert_bytes(const struct model_desc *desc, enum precision precision)
+{
+    enum dtype dtype = precision_dtype(precision);
+    size_t gate = packed_bytes(dtype, desc->d_ff_expert, desc->d_model);
+    size_t down = packed_bytes(dtype, desc->d_model, desc->d_ff_expert), two, total;
+    if (gate == 0 || down == 0 || add_size(gate, gate, &two) || add_size(two, down, &total))
+        return 0;
+    return total;
+}
+
+int expert_set_create(const struct model *model, enum precision precision, struct expert_set **out,
+                      struct err *err)
+{
+    const struct model_desc *desc = &model->desc;
+    size_t n = (size_t)desc->n_layer * (size_t)desc->n_expert;
+    if (desc->n_expert == 0)
+        return err_set(err, ERR_MODEL, "%s is a dense %s model; it has no experts", model->dir,
+                       desc->family);
+    size_t total = (size_t)weights_expert_bytes(desc, precision);
+    if (total == 0)
+        return err_set(err, ERR_LIMIT, "an expert of [%d, %d] is too large to be packed",
+                       desc->d_ff_expert, desc->d_model);
+    struct expert_set *set = calloc(1, sizeof(*set));
+    if (set)
+        set->table = calloc(n, sizeof(*set->table));
+    if (!set || !set->table) {
+        free(set);
+        return err_set(err, ERR_NOMEM, "no memory for a table of %zu experts", n);
+    }
+    set->model = model;
+    set->dtype = precision_dtype(precision);
+    set->up_at = packed_bytes(set->dtype, desc->d_ff_expert, desc->d_model);
+    set->down_at = 2 * set->up_at;
+    set->slab_bytes = total;
+    *out = set;
+    return 0;
+}
+
+static _Atomic(struct expert *) *entry(const struct expert_set *set, int layer, int expert)
+{
+    const struct model_desc *desc = &set->model->desc;
+    if (layer < 0 || layer >= desc->n_layer || expert < 0 || expert >= desc->n_expert ||
+        !desc->layer[layer].sparse)
+        return NULL;
+    return &set->table[(size_t)layer * (size_t)desc->n_expert + (size_t)expert];
+}
+
+/* expert_lay makes an empty expert and the three jobs that fill it. */
+static int expert_lay(const struct expert_set *set, int layer, int expert, struct expert **out,
+                      struct pack_job job[3], struct err *err)
+{
+    static const enum role roles[3] = {ROLE_EXPERT_GATE, ROLE_EXPERT_UP, ROLE_EXPERT_DOWN};
+    const struct model_desc *desc = &set->model->desc;
+    const size_t at[3] = {0, set->up_at, set->down_at};
+    struct expert *e = calloc(1, sizeof(*e));
+    unsigned char *slab = mem_map(set->slab_bytes);
+    int rc = e && slab ? 0
+                       : err_set(err, ERR_NOMEM, "no memory for expert %d of layer %d (%zu bytes)",
+                                 expert, layer, set->slab_bytes);
+    for (int i = 0; i < 3 && rc == 0; i++) {
+        const struct tensor *t;
+        rc = checkpoint_role(set->model->ck, desc, roles[i], layer, expert, &t, err);
+        if (rc)
+            break;
+        int n = (int)t->dim[0], k = (int)t->dim[1];
+        struct packed *w = i == 0 ? &e->w.gate : i == 1 ? &e->w.up : &e->w.down;
+        *w = (struct packed){slab + at[i], set->dtype, n, k};
+        job[i] = (struct pack_job){t, slab + at[i], set->dtype, n, k, 0, n};
+    }
+    if (rc) {
+        mem_unmap(slab, set->slab_bytes);
+        free(e);
+        return rc;
+    }
+    e->slab = slab;
+    *out = e;
+    return 0;
+}
+
+static int expert_load(struct expert_set *set, int layer, int expert, struct team *team,
+                       struct progress *progress, struct err *err)
+{
+    struct pack_job job[3];
+    struct expert *e;
+    _Atomic(struct expert *) *slot = entry(set, layer, expert);
+    if (!slot)
+        return err_set(err, ERR_USAGE,
+                       "there is no expert %d in layer %d; %s has experts 0-%d in %d of %d layers",
+                       expert, layer, set->model->dir, set->model->desc.n_expert - 1,
+                       desc_n_sparse(&set->model->desc), set->model->desc.n_layer);
+    if (atomic_load_explicit(slot, memory_order_acquire))
+        return 0;
+    int rc = expert_lay(set, layer, expert, &e, job, err);
+    if (rc)
+        return rc;
+    pack_jobs_run(job, 3, set->model->ck, team, progress);
+    atomic_store_explicit(slot, e, memory_order_release);
+    atomic_fetch_add(&set->bytes, set->slab_bytes);
+    atomic_fetch_add(&set->count, 1);
+    return 0;
+}
+
+int expert_set_load(struct expert_set *set, int layer, int expert, struct err *err)
+{
+    return expert_load(set, layer, expert, NULL, NULL, err);
+}
+
+/* many_check: the ids exist and the memory could hold them, before the first is read. */
+static int many_check(const struct expert_set *set, const int32_t *experts, int n, struct err *err)
+{
+    const struct model_desc *desc = &set->model->desc;
+    for (int i = 0; i < n; i++)
+        if (experts[i] < 0 || experts[i] >= desc->n_expert)
+            return err_set(err, ERR_USAGE, "there is no expert %d; %s has experts 0-%d",
+                           (int)experts[i], set->model->dir, desc->n_expert - 1);
+    uint64_t bytes = (uint64_t)n * (uint64_t)desc_n_sparse(desc) * set->slab_bytes;
+    return memory_check(bytes, "the experts", "hold fewer with --experts", err);
+}
+
+/* source_bytes: what loading the experts will read, for the progress bar. */
+static uint64_t source_bytes(const struct expert_set *set, int n)
+{
+    const struct model_desc *desc = &set->model->desc;
+    const struct tensor *t;
+    for (int layer = 0; layer < desc->n_layer; layer++)
+        if (desc->layer[layer].sparse &&
+            checkpoint_role(set->model->ck, desc, ROLE_EXPERT_GATE, layer, 0, &t, NULL) == 0)
+            return 3 * t->bytes * (uint64_t)n * (uint64_t)desc_n_sparse(desc);
+    return 0;
+}
+
+int expert_set_load_many(struct expert_set *set, const int32_t *experts, int n, struct team *team,
+                         struct err *err)
+{
+    const struct model_desc *desc = &set->model->desc;
+    struct progress progress;
+    int rc = many_check(set, experts, n, err);
+    if (rc)
+        return rc;
+    progress_start(&progress, "experts", source_bytes(set, n));
+    for (int layer = 0; layer < desc->n_layer && rc == 0; layer++)
+        for (int i = 0; i < n && rc == 0 && desc->layer[layer].sparse; i++)
+            rc = expert_load(set, layer, experts[i], team, &progress, err);
+    progress_end(&progress);
+    return rc;
+}
+
+void expert_set_drop(struct expert_set *set, int layer, int expert)
+{
+    _Atomic(struct expert *) *slot = entry(set, layer, expert);
+    struct expert *e = slot ? atomic_exchange(slot, NULL) : NULL;
+    if (!e)
+        return;
+    mem_unmap(e->slab, set->slab_bytes);
+    free(e);
+    atomic_fetch_sub(&set->bytes, set->slab_bytes);
+    atomic_fetch_sub(&set->count, 1);
+}
+
+void expert_set_destroy(struct expert_set *set)
+{
+    if (!set)
+        return;
+    for (int layer = 0; layer < set->model->desc.n_layer; layer++)
+        for (int expert = 0; expert < set->model->desc.n_expert; expert++)
+            expert_set_drop(set, layer, expert);
+    free(set->table);
+    free(set);
+}
+
+const struct ffn_weights *expert_set_get(const struct expert_set *set, int layer, int expert)
+{
+    _Atomic(struct expert *) *slot = entry(set, layer, expert);
+    struct expert *e = slot ? atomic_load_explicit(slot, memory_order_acquire) : NULL;
+    return e ? &e->w : NULL;
+}
+
+uint64_t expert_set_bytes(const struct expert_set *set)
+{
+    return atomic_load(&set->bytes);
+}
+
+int expert_set_count(const struct expert_set *set)
+{
+    return atomic_load(&set->count);
+}

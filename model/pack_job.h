@@ -1,0 +1,30 @@
+/* pack_job: one tensor of the checkpoint on its way into memory: rows of a packed matrix, or a
+ * vector widened to f32. Inside the room only; dense weights and experts are both lists of such
+ * jobs. */
+#ifndef MODEL_PACK_JOB_H
+#define MODEL_PACK_JOB_H
+
+#include "base/report.h"
+#include "base/team.h"
+#include "kernels/kernels.h"
+#include "model/checkpoint.h"
+
+/* pack_job: src [n_row, k] becomes rows [row, row + n_row) of `data`, a packed [n, k]. k 0: src
+ * [n_row] becomes f32 elements [row, row + n_row) of `data`. */
+struct pack_job {
+    const struct tensor *src;
+    void *data;
+    enum dtype dtype;
+    int n, k, row, n_row;
+};
+
+/* pack_jobs_run does the jobs one after another, the rows of each shared out over the team (NULL:
+ * the caller alone), reads ahead for the next one, lets the file's pages go and moves the progress
+ * bar (NULL: none). `data` is zeroed memory of mem_map. */
+void pack_jobs_run(const struct pack_job *job, int n_job, const struct checkpoint *ck,
+                   struct team *team, struct progress *progress);
+/* memory_check: ERR_NOMEM, in words, when `bytes` are more than this machine has at all. Memory is
+ * mapped without reservation, so without this the kernel would end the process much later. */
+int memory_check(uint64_t bytes, const char *what, const char *remedy, struct err *err);
+
+#endif

@@ -1,0 +1,205 @@
+/* roles: which tensors a model has, what they are called and which shape they have: one table of
+ * roles from which names, shape checks, parameter counts and the writer of synthetic checkpoints
+ * all follow. */
+#include "model/desc.h"
+
+#include <string.h>
+
+/* put appends text to out; -1 when it does not fit. */
+static int put(char *out, size_t size, size_t *used, const char *text, size_t n)
+{
+    if (n >= size - *used)
+        return -1;
+    memcpy(out + *used, text, n);
+    *used += n;
+    out[*used] = '\0';
+    return 0;
+}
+
+static int put_number(char *out, size_t size, size_t *used, int number)
+{
+    char digits[12];
+    size_t n = 0;
+    do {
+        digits[sizeof(digits) - ++n] = (char)('0' + number % 10);
+        number /= 10;
+    } while (number > 0);
+    return put(out, size, used, digits + sizeof(digits) - n, n);
+}
+
+int desc_tensor_name(const struct model_desc *desc, enum role role, int layer, int expert,
+                     char *out, size_t size)
+{
+    const struct model_family *family = desc_family(desc);
+    if (!family || (int)role < 0 || role >= ROLE_COUNT || !family->name[role] || size == 0)
+        return -1;
+    if (layer < 0 || expert < 0)
+        return -1;
+    const char *rest = family->name[role];
+    size_t used = 0;
+    const int numbers[2] = {layer, expert};
+    for (int i = 0; i < 2; i++) {
+        const char *hole = strstr(rest, "%d");
+        if (!hole)
+            break;
+        if (put(out, size, &used, rest, (size_t)(hole - rest)) ||
+            put_number(out, size, &used, numbers[i]))
+            return -1;
+        rest = hole + 2;
+    }
+    return put(out, size, &used, rest, strlen(rest));
+}
+
+/* Matrices are [rows, cols]; vectors [rows], cols 0; rows 0: the model has no such tensor. */
+struct shape {
+    int rows, cols;
+};
+
+static struct shape shape_if(int condition, int rows, int cols)
+{
+    return condition ? (struct shape){rows, cols} : (struct shape){0, 0};
+}
+
+static struct shape attention_shape(const struct model_desc *d, enum role role)
+{
+    int d_q = d->n_head * d->d_head, d_kv = d->n_kv_head * d->d_head;
+    int per_head = d->qk_norm == QK_NORM_HEAD, has_norm = d->qk_norm != QK_NORM_NONE;
+    switch (role) {
+    case ROLE_Q:
+        return shape_if(1, d_q, d->d_model);
+    case ROLE_K:
+    case ROLE_V:
+        return shape_if(1, d_kv, d->d_model);
+    case ROLE_O:
+        return shape_if(1, d->d_model, d_q);
+    case ROLE_Q_BIAS:
+        return shape_if(d->qkv_bias, d_q, 0);
+    case ROLE_K_BIAS:
+    case ROLE_V_BIAS:
+        return shape_if(d->qkv_bias, d_kv, 0);
+    case ROLE_O_BIAS:
+        return shape_if(d->o_bias, d->d_model, 0);
+    case ROLE_Q_NORM:
+        return shape_if(has_norm, per_head ? d->d_head : d_q, 0);
+    case ROLE_K_NORM:
+        return shape_if(has_norm, per_head ? d->d_head : d_kv, 0);
+    case ROLE_SINKS:
+        return shape_if(d->attn_sinks, d->n_head, 0);
+    default:
+        return (struct shape){0, 0};
+    }
+}
+
+static struct shape ffn_shape(const struct model_desc *d, enum role role, int sparse)
+{
+    int shared = sparse && d->d_ff_shared > 0, bias = !sparse && d->mlp_bias;
+    switch (role) {
+    case ROLE_GATE_PROJ:
+    case ROLE_UP_PROJ:
+        return shape_if(!sparse, d->d_ff, d->d_model);
+    case ROLE_DOWN_PROJ:
+        return shape_if(!sparse, d->d_model, d->d_ff);
+    case ROLE_GATE_PROJ_BIAS:
+    case ROLE_UP_PROJ_BIAS:
+        return shape_if(bias, d->d_ff, 0);
+    case ROLE_DOWN_PROJ_BIAS:
+        return shape_if(bias, d->d_model, 0);
+    case ROLE_ROUTER:
+        return shape_if(sparse, d->n_expert, d->d_model);
+    case ROLE_ROUTER_BIAS:
+        return shape_if(sparse && d->gate_bias, d->n_expert, 0);
+    case ROLE_EXPERT_GATE:
+    case ROLE_EXPERT_UP:
+        return shape_if(sparse, d->d_ff_expert, d->d_model);
+    case ROLE_EXPERT_DOWN:
+        return shape_if(sparse, d->d_model, d->d_ff_expert);
+    case ROLE_SHARED_GATE:
+    case ROLE_SHARED_UP:
+        return shape_if(shared, d->d_ff_shared, d->d_model);
+    case ROLE_SHARED_DOWN:
+        return shape_if(shared, d->d_model, d->d_ff_shared);
+    case ROLE_SHARED_ROUTER:
+        return shape_if(shared && d->shared_gated, 1, d->d_model);
+    default:
+        return (struct shape){0, 0};
+    }
+}
+
+static struct shape role_shape(const struct model_desc *d, enum role role, int layer)
+{
+    switch (role) {
+    case ROLE_EMBED:
+        return shape_if(1, d->vocab, d->d_model);
+    case ROLE_LM_HEAD:
+        return shape_if(!d->tied, d->vocab, d->d_model);
+    case ROLE_FINAL_NORM:
+    case ROLE_ATTN_NORM:
+    case ROLE_FFN_NORM:
+        return shape_if(1, d->d_model, 0);
+    case ROLE_FINAL_NORM_BIAS:
+    case ROLE_ATTN_NORM_BIAS:
+    case ROLE_FFN_NORM_BIAS:
+        return shape_if(d->norm == NORM_LAYER, d->d_model, 0);
+    default:
+        return role <= ROLE_SINKS ? attention_shape(d, role)
+                                  : ffn_shape(d, role, d->layer[layer].sparse);
+    }
+}
+
+int desc_tensor_shape(const struct model_desc *desc, enum role role, int layer, int *rows,
+                      int *cols)
+{
+    if (layer < 0 || layer >= desc->n_layer)
+        return -1;
+    struct shape shape = role_shape(desc, role, layer);
+    if (shape.rows == 0)
+        return -1;
+    *rows = shape.rows;
+    *cols = shape.cols;
+    return 0;
+}
+
+int role_is_global(enum role role)
+{
+    return role <= ROLE_LM_HEAD;
+}
+
+int role_is_expert(enum role role)
+{
+    return role == ROLE_EXPERT_GATE || role == ROLE_EXPERT_UP || role == ROLE_EXPERT_DOWN;
+}
+
+/* The limits keep every sum below 2^62: 2^16 * 2^20 * 3 * 2^12 * 2^9. */
+static uint64_t role_params(const struct model_desc *desc, enum role role, int layer)
+{
+    int rows, cols;
+    if (desc_tensor_shape(desc, role, layer, &rows, &cols) != 0)
+        return 0;
+    return (uint64_t)rows * (uint64_t)(cols ? cols : 1);
+}
+
+uint64_t desc_expert_params(const struct model_desc *desc)
+{
+    return 3 * (uint64_t)desc->d_ff_expert * (uint64_t)desc->d_model;
+}
+
+uint64_t desc_dense_params(const struct model_desc *desc)
+{
+    uint64_t sum = 0;
+    for (int r = 0; r < ROLE_COUNT; r++) {
+        enum role role = (enum role)r;
+        if (role_is_expert(role))
+            continue;
+        for (int layer = 0; layer < (role_is_global(role) ? 1 : desc->n_layer); layer++)
+            sum += role_params(desc, role, layer);
+    }
+    return sum;
+}
+
+int desc_n_sparse(const struct model_desc *desc)
+{
+    int n = 0;
+    for (int i = 0; i < desc->n_layer; i++)
+        n += desc->layer[i].sparse != 0;
+    return n;
+}
