@@ -19,6 +19,8 @@ void frames_init(struct frames *f);
 void frames_close(struct frames *f);
 /* frames_move: dst, which is empty, takes what src has; src is empty after it. */
 void frames_move(struct frames *dst, struct frames *src);
+/* frames_data: 8-byte aligned (proto/sock.h sees to it for what is received). Small frames lie inside
+ * struct frames itself: the address holds until f is moved or closed. */
 const void *frames_data(const struct frames *f, int part);
 size_t frames_size(const struct frames *f, int part);
 
@@ -32,11 +34,16 @@ void wirebuf_pool_destroy(struct wirebuf_pool *pool);
 /* wirebuf_get: a slab of at least `bytes`, one reference; NULL when memory is out. */
 struct wirebuf *wirebuf_get(struct wirebuf_pool *pool, size_t bytes);
 void *wirebuf_data(struct wirebuf *b);
-void wirebuf_unref(struct wirebuf *b);
+size_t wirebuf_capacity(const struct wirebuf *b);
+void wirebuf_ref(struct wirebuf *b);
+void wirebuf_unref(struct wirebuf *b); /* NULL is fine */
 /* frames_push_buf appends a frame of the first `bytes` of b and takes over one reference. Returns 0
  * or ERR_LIMIT/ERR_NOMEM, the reference being dropped in any case. */
 int frames_push_buf(struct frames *f, struct wirebuf *b, size_t bytes);
 /* frames_push_copy appends a copy of small data. */
 int frames_push_copy(struct frames *f, const void *data, size_t bytes);
+/* frames_push_space appends a frame of `bytes` for the caller to fill; NULL when full or out of
+ * memory. The address holds until f is moved (ZeroMQ keeps small messages inside struct frames). */
+void *frames_push_space(struct frames *f, size_t bytes);
 
 #endif

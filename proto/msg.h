@@ -49,7 +49,7 @@ struct msg_welcome {
     const uint8_t *held; /* bitmap, see proto; points into the message's parse memory */
     size_t held_bytes;
 };
-/* Frame 1: rows [n_row, d_wire] of dtype. Frame 2: int32 row index of each assignment [n_assign],
+/* Frame 1: rows [n_row, d_wire] of dtype, unpadded, 8-byte aligned. Frame 2: int32 row index of each assignment [n_assign],
  * segment after segment, each < n_row. */
 struct msg_request {
     uint64_t call, epoch, budget_us;
@@ -92,19 +92,23 @@ struct msg {
         struct msg_ping ping;
         struct msg_error error;
     } u;
-    void *parsed; /* private: the protobuf tree, freed by msg_free */
+    enum wire_error fault; /* set when msg_parse fails: the code of the Error to answer with */
+    void *parsed;          /* private: the protobuf tree, freed by msg_free */
 };
 
 /* msg_parse checks frames against the rules and `shape` (NULL before a Hello: only Hello, Welcome,
- * Ping and Error pass then). Pointers in *out live while `frames` and `out` do. ERR_PROTO with a line
- * that names the message, the field and the values. On failure nothing is owed, but *call_out (may
- * be NULL) has the call id if there was one to read, so that an Error can name it. */
+ * Ping and Error pass then; a coordinator knows its model and gives its shape with the Welcome, whose
+ * `held` is checked against it). Pointers in *out live while `out` does and `frames` is not moved:
+ * move first, then parse. ERR_PROTO with a line that names the message, the field and the values, or
+ * ERR_NOMEM. On failure nothing is owed, but out->fault says whose fault it is, and *call_out (may be
+ * NULL) has the call id if there was one to read, so that an Error can name both. */
 int msg_parse(const struct frames *frames, const struct wire_shape *shape, struct msg *out,
               uint64_t *call_out, struct err *err);
 void msg_free(struct msg *m);
 
 /* Builders append frames to `out`, which is empty. Tensor frames come as wirebufs whose reference is
- * taken over (in any case). 0 or ERR_NOMEM / ERR_LIMIT. */
+ * taken over (in any case). 0 or ERR_NOMEM / ERR_LIMIT, `out` being empty then. What lies in a wirebuf
+ * may be on the wire from here on: it is not written again. */
 int msg_build_hello(struct frames *out, const struct msg_hello *m);
 int msg_build_welcome(struct frames *out, const struct msg_welcome *m);
 int msg_build_request(struct frames *out, const struct msg_request *m, struct wirebuf *rows,

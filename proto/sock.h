@@ -1,7 +1,8 @@
 /* sock: a ZeroMQ socket on a libev loop, with the traps of facts taken care of in one place: ZMQ_FD is
  * edge-triggered, so events are re-read after every send and receive and the socket is drained until
  * EAGAIN within a budget; ROUTER is mandatory and never waits; high-water marks are small; LINGER is
- * short; message sizes are capped before allocation; the routing id is fresh for each incarnation. */
+ * short; message sizes are capped before allocation; routing ids are the ROUTER's own, fresh for each
+ * connection, so that nobody can come back under an id that a dead connection still holds. */
 #ifndef PROTO_SOCK_H
 #define PROTO_SOCK_H
 
@@ -25,12 +26,13 @@ struct sock_config {
     const char *endpoint;      /* inproc://, ipc://, tcp:// */
     int hwm;                   /* messages each way; 0: default 64 */
     int64_t message_bytes_max; /* cap on one frame; 0: LIMIT_PAYLOAD_BYTES */
-    uint64_t incarnation;      /* SOCK_CALL: makes the routing id */
 };
 
 struct sock;
 /* on_message is called from the loop for each complete message; `from` is NULL at a SOCK_CALL. It
- * may take the frames with frames_move; what it leaves is closed. It may send. */
+ * may take the frames with frames_move; what it leaves is closed. It may send, but not close the
+ * socket. A message of more than LIMIT_FRAMES frames comes with the first LIMIT_FRAMES. Received
+ * frames are 8-byte aligned. */
 typedef void sock_fn(void *user, struct sock *sock, const struct sock_peer *from, struct frames *f);
 
 /* sock_open binds or connects and hangs itself into `loop`. A port in use: ERR_NET, in words. Binding
@@ -39,8 +41,10 @@ int sock_open(void *zmq_context, struct ev_loop *loop, const struct sock_config 
               sock_fn *on_message, void *user, struct sock **out, struct err *err);
 void sock_close(struct sock *sock);
 const char *sock_endpoint(const struct sock *sock);
-/* sock_send takes the frames over in any case. 0; ERR_AGAIN: the peer's queue is full; ERR_GONE: no
- * such peer (a SOCK_CALL that is not connected gives ERR_AGAIN). Never waits. */
+/* sock_send takes the frames over unless it returns ERR_AGAIN, which leaves them whole with the caller:
+ * the peer's queue is full, or a SOCK_CALL is not connected (yet, or any more). ERR_GONE: a SOCK_SERVE
+ * has no such peer. 0 says that ZeroMQ has it, not that it arrives. Never waits. `to` is NULL at a
+ * SOCK_CALL. */
 int sock_send(struct sock *sock, const struct sock_peer *to, struct frames *f);
 /* Bytes and messages moved, for metrics. */
 struct sock_stats {
@@ -48,8 +52,10 @@ struct sock_stats {
 };
 void sock_stats_get(const struct sock *sock, struct sock_stats *out);
 
-/* endpoint_check: a well-formed inproc, ipc or tcp endpoint; says what is wrong else. */
+/* endpoint_check: a well-formed inproc, ipc or tcp endpoint; ERR_USAGE says what is wrong else. */
 int endpoint_check(const char *endpoint, struct err *err);
+/* endpoint_is_local: no other host can reach it. */
+int endpoint_is_local(const char *endpoint);
 /* incarnation_new: 64 random bits of the kernel. */
 uint64_t incarnation_new(void);
 

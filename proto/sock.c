@@ -1,0 +1,389 @@
+/* sock: what ZeroMQ needs around it to be one more watcher of a libev loop.
+ *
+ * ZMQ_FD tells that something may have changed, by an edge, and any call on the socket may swallow
+ * the edge. So the descriptor only wakes the loop (on_wake does nothing); what is there is asked of
+ * ZMQ_EVENTS before each sleep (on_prepare, which keeps the loop awake by an idle watcher) and
+ * after each (on_check, which receives until nothing is left, at most DRAIN_MESSAGES a turn so that
+ * the loop's other work goes on).
+ *
+ * Routing ids are left to the ROUTER, which makes a fresh one for each connection. Ids chosen by
+ * the peer look attractive but are a trap: while a half-dead connection holds an id, the same peer
+ * coming back with it is accepted by TCP and then ignored for good, even after the old connection
+ * is gone (libzmq 4.3.4, ROUTER_HANDOVER off; seen in a test of ours). Who a peer is, Hello says.
+ */
+#include "proto/sock.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define HWM_DEFAULT    64
+#define DRAIN_MESSAGES 64
+#define ALIGN_BYTES    8
+/* Milliseconds. Heartbeats find dead TCP connections; a hung process is found by Ping, above. */
+#define LINGER_MS        500
+#define HANDSHAKE_MS     3000
+#define RECONNECT_MS     20
+#define RECONNECT_MAX_MS 500
+#define HEARTBEAT_MS     1000
+#define HEARTBEAT_DEAD   3000
+#define BACKLOG          100
+
+struct sock {
+    void *zmq;
+    struct ev_loop *loop;
+    enum sock_kind kind;
+    sock_fn *on_message;
+    void *user;
+    ev_io wake;
+    ev_prepare prepare;
+    ev_check check;
+    ev_idle idle;
+    struct sock_stats stats;
+    char endpoint[LIMIT_NAME_BYTES];
+};
+
+static int has_input(struct sock *s)
+{
+    int events = 0;
+    size_t size = sizeof(events);
+    return zmq_getsockopt(s->zmq, ZMQ_EVENTS, &events, &size) == 0 && (events & ZMQ_POLLIN);
+}
+
+/* ---- receiving --------------------------------------------------------------------------------
+ */
+
+/* part_recv: 1 and a part, 0 when there is none. */
+static int part_recv(struct sock *s, zmq_msg_t *part)
+{
+    zmq_msg_init(part);
+    int rc;
+    do {
+        rc = zmq_msg_recv(part, s->zmq, ZMQ_DONTWAIT);
+    } while (rc < 0 && errno == EINTR);
+    if (rc >= 0)
+        return 1;
+    zmq_msg_close(part);
+    return 0;
+}
+
+/* part_align: small parts arrive as slices of ZeroMQ's receive buffer, at any address; they are
+ * copied to one that may be read as integers and floats. Large parts have memory of their own. */
+static int part_align(zmq_msg_t *part)
+{
+    if ((uintptr_t)zmq_msg_data(part) % ALIGN_BYTES == 0)
+        return 0;
+    zmq_msg_t copy;
+    if (zmq_msg_init_size(&copy, zmq_msg_size(part)) != 0)
+        return -1;
+    memcpy(zmq_msg_data(&copy), zmq_msg_data(part), zmq_msg_size(part));
+    zmq_msg_close(part);
+    zmq_msg_init(part);
+    zmq_msg_move(part, &copy);
+    zmq_msg_close(&copy);
+    return 0;
+}
+
+/* take_peer receives the routing id that a ROUTER puts before a message. 1, or 0: nothing there. */
+static int take_peer(struct sock *s, struct sock_peer *from)
+{
+    zmq_msg_t id;
+    if (!part_recv(s, &id))
+        return 0;
+    from->bytes = (uint8_t)zmq_msg_size(&id); /* ZeroMQ allows 255 */
+    memcpy(from->id, zmq_msg_data(&id), from->bytes);
+    zmq_msg_close(&id);
+    return 1;
+}
+
+/* take_parts receives the parts of one message; ZeroMQ hands messages over whole. Parts beyond
+ * LIMIT_FRAMES are dropped: no message has so many, so msg_parse refuses what is left. 1, 0:
+ * nothing there, or ERR_NOMEM with the message gone from the socket. */
+static int take_parts(struct sock *s, struct frames *f)
+{
+    int rc = 0, more = 1;
+    while (more) {
+        zmq_msg_t part;
+        if (!part_recv(s, &part))
+            return rc;
+        rc = rc < 0 ? rc : 1;
+        more = zmq_msg_more(&part);
+        s->stats.bytes_received += zmq_msg_size(&part);
+        if (rc > 0 && part_align(&part) != 0)
+            rc = ERR_NOMEM;
+        if (rc > 0 && f->n < LIMIT_FRAMES) {
+            zmq_msg_init(&f->part[f->n]);
+            zmq_msg_move(&f->part[f->n++], &part);
+        }
+        zmq_msg_close(&part);
+    }
+    return rc;
+}
+
+/* receive_one: 1 when a message was taken (and handed on), 0 when none is there. */
+static int receive_one(struct sock *s)
+{
+    struct sock_peer from;
+    struct frames f;
+    frames_init(&f);
+    if (s->kind == SOCK_SERVE && !take_peer(s, &from))
+        return 0;
+    int rc = take_parts(s, &f);
+    if (rc == 0)
+        return 0;
+    s->stats.messages_received++;
+    if (rc > 0)
+        s->on_message(s->user, s, s->kind == SOCK_SERVE ? &from : NULL, &f);
+    frames_close(&f);
+    return 1;
+}
+
+/* ---- the loop ---------------------------------------------------------------------------------
+ */
+
+static void on_wake(struct ev_loop *loop, ev_io *w, int revents)
+{
+    (void)loop;
+    (void)w;
+    (void)revents;
+}
+
+static void on_idle(struct ev_loop *loop, ev_idle *w, int revents)
+{
+    (void)loop;
+    (void)w;
+    (void)revents;
+}
+
+static void on_prepare(struct ev_loop *loop, ev_prepare *w, int revents)
+{
+    (void)revents;
+    struct sock *s = w->data;
+    if (has_input(s))
+        ev_idle_start(loop, &s->idle);
+}
+
+static void on_check(struct ev_loop *loop, ev_check *w, int revents)
+{
+    (void)revents;
+    struct sock *s = w->data;
+    ev_idle_stop(loop, &s->idle);
+    for (int i = 0; i < DRAIN_MESSAGES && receive_one(s); i++)
+        ;
+}
+
+static void watch(struct sock *s)
+{
+    int fd = -1;
+    size_t size = sizeof(fd);
+    zmq_getsockopt(s->zmq, ZMQ_FD, &fd, &size);
+    ev_io_init(&s->wake, on_wake, fd, EV_READ);
+    ev_prepare_init(&s->prepare, on_prepare);
+    ev_check_init(&s->check, on_check);
+    ev_idle_init(&s->idle, on_idle);
+    /* What has arrived is received before other check watchers act on it. */
+    ev_set_priority(&s->check, EV_MAXPRI);
+    s->prepare.data = s->check.data = s;
+    ev_io_start(s->loop, &s->wake);
+    ev_prepare_start(s->loop, &s->prepare);
+    ev_check_start(s->loop, &s->check);
+}
+
+/* ---- opening ----------------------------------------------------------------------------------
+ */
+
+static int set_int(void *zmq, int option, int value)
+{
+    return zmq_setsockopt(zmq, option, &value, sizeof(value));
+}
+
+static int set_options(void *zmq, const struct sock_config *c, struct err *err)
+{
+    int hwm = c->hwm > 0 ? c->hwm : HWM_DEFAULT;
+    int64_t bytes_max = c->message_bytes_max > 0 ? c->message_bytes_max : LIMIT_PAYLOAD_BYTES;
+    int rc = set_int(zmq, ZMQ_LINGER, LINGER_MS) | set_int(zmq, ZMQ_SNDHWM, hwm) |
+             set_int(zmq, ZMQ_RCVHWM, hwm) | set_int(zmq, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS) |
+             zmq_setsockopt(zmq, ZMQ_MAXMSGSIZE, &bytes_max, sizeof(bytes_max));
+    if (strncmp(c->endpoint, "tcp://", 6) == 0)
+        rc |= set_int(zmq, ZMQ_HEARTBEAT_IVL, HEARTBEAT_MS) |
+              set_int(zmq, ZMQ_HEARTBEAT_TIMEOUT, HEARTBEAT_DEAD) |
+              set_int(zmq, ZMQ_HEARTBEAT_TTL, HEARTBEAT_DEAD) |
+              set_int(zmq, ZMQ_IPV6, c->endpoint[6] == '[');
+    if (c->kind == SOCK_SERVE)
+        rc |= set_int(zmq, ZMQ_ROUTER_MANDATORY, 1) | set_int(zmq, ZMQ_BACKLOG, BACKLOG);
+    else /* IMMEDIATE: a message is for a live connection or for nobody; it never waits for one. */
+        rc |= set_int(zmq, ZMQ_IMMEDIATE, 1) | set_int(zmq, ZMQ_RECONNECT_IVL, RECONNECT_MS) |
+              set_int(zmq, ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS);
+    if (rc)
+        return err_set(err, ERR_NET, "ZeroMQ refuses an option of %s: %s", c->endpoint,
+                       zmq_strerror(zmq_errno()));
+    return 0;
+}
+
+/* check_ipc_free: ZeroMQ unlinks whatever lies at the path before it binds there, be it a file of
+ * the user or the socket of a living worker. */
+static int check_ipc_free(const char *endpoint, struct err *err)
+{
+    const char *path = endpoint + strlen("ipc://");
+    struct stat st;
+    if (strncmp(endpoint, "ipc://", 6) != 0 || path[0] == '@' || path[0] == '*' ||
+        lstat(path, &st) != 0)
+        return 0;
+    if (!S_ISSOCK(st.st_mode))
+        return err_set(err, ERR_NET, "cannot listen on %s: a file that is no socket lies there",
+                       endpoint);
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    memcpy(at.sun_path, path, strlen(path)); /* endpoint_check has seen the length */
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int live = fd >= 0 && connect(fd, (const struct sockaddr *)&at, sizeof(at)) == 0;
+    if (fd >= 0)
+        close(fd);
+    if (live)
+        return err_set(err, ERR_NET,
+                       "cannot listen on %s: another program listens there; choose "
+                       "another path or stop it",
+                       endpoint);
+    return 0;
+}
+
+static int bind_failed(const char *endpoint, struct err *err)
+{
+    if (zmq_errno() == EADDRINUSE)
+        return err_set(err, ERR_NET,
+                       "cannot listen on %s: the address is in use; choose another "
+                       "port (0: any that is free) or stop who uses it",
+                       endpoint);
+    if (zmq_errno() == ENODEV || zmq_errno() == EADDRNOTAVAIL)
+        return err_set(err, ERR_NET,
+                       "cannot listen on %s: this host has no such address; write one of "
+                       "its numeric addresses",
+                       endpoint);
+    return err_set(err, ERR_NET, "cannot listen on %s: %s", endpoint, zmq_strerror(zmq_errno()));
+}
+
+static int attach(struct sock *s, const char *endpoint, struct err *err)
+{
+    if (s->kind == SOCK_CALL) {
+        if (zmq_connect(s->zmq, endpoint) != 0)
+            return err_set(err, ERR_NET, "cannot connect to %s: %s", endpoint,
+                           zmq_strerror(zmq_errno()));
+        memcpy(s->endpoint, endpoint, strlen(endpoint) + 1);
+        return 0;
+    }
+    int rc = check_ipc_free(endpoint, err);
+    if (rc)
+        return rc;
+    if (zmq_bind(s->zmq, endpoint) != 0)
+        return bind_failed(endpoint, err);
+    size_t size = sizeof(s->endpoint);
+    if (zmq_getsockopt(s->zmq, ZMQ_LAST_ENDPOINT, s->endpoint, &size) != 0)
+        return err_set(err, ERR_NET, "the address bound for %s has no name: %s", endpoint,
+                       zmq_strerror(zmq_errno()));
+    return 0;
+}
+
+int sock_open(void *zmq_context, struct ev_loop *loop, const struct sock_config *config,
+              sock_fn *on_message, void *user, struct sock **out, struct err *err)
+{
+    int rc = endpoint_check(config->endpoint, err);
+    if (rc)
+        return rc;
+    struct sock *s = calloc(1, sizeof(*s));
+    if (!s)
+        return err_set(err, ERR_NOMEM, "no memory for a socket on %s", config->endpoint);
+    *s = (struct sock){.loop = loop, .kind = config->kind, .on_message = on_message, .user = user};
+    s->zmq = zmq_socket(zmq_context, config->kind == SOCK_SERVE ? ZMQ_ROUTER : ZMQ_DEALER);
+    if (!s->zmq)
+        rc = err_set(err, ERR_NET, "no socket for %s: %s", config->endpoint,
+                     zmq_strerror(zmq_errno()));
+    rc = rc ? rc : set_options(s->zmq, config, err);
+    rc = rc ? rc : attach(s, config->endpoint, err);
+    if (rc) {
+        if (s->zmq)
+            zmq_close(s->zmq);
+        free(s);
+        return rc;
+    }
+    watch(s);
+    *out = s;
+    return 0;
+}
+
+void sock_close(struct sock *s)
+{
+    if (!s)
+        return;
+    ev_io_stop(s->loop, &s->wake);
+    ev_prepare_stop(s->loop, &s->prepare);
+    ev_check_stop(s->loop, &s->check);
+    ev_idle_stop(s->loop, &s->idle);
+    zmq_close(s->zmq);
+    free(s);
+}
+
+const char *sock_endpoint(const struct sock *s)
+{
+    return s->endpoint;
+}
+
+void sock_stats_get(const struct sock *s, struct sock_stats *out)
+{
+    *out = s->stats;
+}
+
+/* ---- sending ----------------------------------------------------------------------------------
+ */
+
+/* part_send sends a second handle of the part (a reference, not a copy of the bytes), so that the
+ * caller still has the whole message when ZeroMQ takes none or only some of it. */
+static int part_send(struct sock *s, zmq_msg_t *part, int more)
+{
+    zmq_msg_t handle;
+    zmq_msg_init(&handle);
+    if (zmq_msg_copy(&handle, part) != 0)
+        return -1;
+    int rc;
+    do {
+        rc = zmq_msg_send(&handle, s->zmq, ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0));
+    } while (rc < 0 && errno == EINTR);
+    if (rc < 0) {
+        int saved = errno;
+        zmq_msg_close(&handle);
+        errno = saved;
+    }
+    return rc;
+}
+
+static int peer_send(struct sock *s, const struct sock_peer *to)
+{
+    int rc;
+    do {
+        rc = zmq_send(s->zmq, to->id, to->bytes, ZMQ_DONTWAIT | ZMQ_SNDMORE);
+    } while (rc < 0 && errno == EINTR);
+    return rc;
+}
+
+/* A ROUTER judges a message by its first part; once begun it takes the rest in any case (and drops
+ * it silently if the peer goes meanwhile). A DEALER whose peer goes in the middle forgets what it
+ * had. */
+int sock_send(struct sock *s, const struct sock_peer *to, struct frames *f)
+{
+    int rc = s->kind == SOCK_SERVE ? peer_send(s, to) : 0;
+    uint64_t bytes = 0;
+    for (int i = 0; i < f->n && rc >= 0; i++) {
+        bytes += frames_size(f, i);
+        rc = part_send(s, &f->part[i], i + 1 < f->n);
+    }
+    if (rc < 0 && errno == EAGAIN)
+        return ERR_AGAIN;
+    frames_close(f);
+    if (rc < 0)
+        return ERR_GONE;
+    s->stats.bytes_sent += bytes;
+    s->stats.messages_sent++;
+    return 0;
+}
