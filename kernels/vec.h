@@ -5,29 +5,80 @@
 #ifndef KERNELS_VEC_H
 #define KERNELS_VEC_H
 
-#include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
-#define LANES 16
+#define LANES  16
 #define INLINE static inline __attribute__((always_inline))
 
 #if defined(__AVX512F__) && defined(__AVX512BW__)
 
 typedef __m512 vec;
-INLINE vec v_set1(float a) { return _mm512_set1_ps(a); }
-INLINE vec v_zero(void) { return _mm512_setzero_ps(); }
-INLINE vec v_load(const float *p) { return _mm512_loadu_ps(p); }
-INLINE void v_store(float *p, vec a) { _mm512_storeu_ps(p, a); }
-INLINE vec v_add(vec a, vec b) { return _mm512_add_ps(a, b); }
-INLINE vec v_sub(vec a, vec b) { return _mm512_sub_ps(a, b); }
-INLINE vec v_mul(vec a, vec b) { return _mm512_mul_ps(a, b); }
-INLINE vec v_div(vec a, vec b) { return _mm512_div_ps(a, b); }
-INLINE vec v_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
+INLINE vec v_set1(float a)
+{
+    return _mm512_set1_ps(a);
+}
+INLINE vec v_zero(void)
+{
+    return _mm512_setzero_ps();
+}
+INLINE vec v_load(const float *p)
+{
+    return _mm512_loadu_ps(p);
+}
+INLINE void v_store(float *p, vec a)
+{
+    _mm512_storeu_ps(p, a);
+}
+INLINE vec v_add(vec a, vec b)
+{
+    return _mm512_add_ps(a, b);
+}
+INLINE vec v_sub(vec a, vec b)
+{
+    return _mm512_sub_ps(a, b);
+}
+INLINE vec v_mul(vec a, vec b)
+{
+    return _mm512_mul_ps(a, b);
+}
+INLINE vec v_div(vec a, vec b)
+{
+    return _mm512_div_ps(a, b);
+}
+INLINE vec v_fma(vec a, vec b, vec c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
 /* a > b ? a : b, so a NaN in b stays and one in a goes: the x86 rule, kept everywhere. */
-INLINE vec v_max(vec a, vec b) { return _mm512_max_ps(a, b); }
-INLINE vec v_min(vec a, vec b) { return _mm512_min_ps(a, b); }
+INLINE vec v_max(vec a, vec b)
+{
+    return _mm512_max_ps(a, b);
+}
+INLINE vec v_min(vec a, vec b)
+{
+    return _mm512_min_ps(a, b);
+}
+/* a > b ? yes : no, lane by lane; a NaN on either side chooses `no`. */
+INLINE vec v_select_gt(vec a, vec b, vec yes, vec no)
+{
+    return _mm512_mask_mov_ps(no, _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), yes);
+}
+INLINE vec v_abs(vec a)
+{
+    return _mm512_abs_ps(a);
+}
+/* The magnitude of a with the sign of b. */
+INLINE vec v_copysign(vec a, vec b)
+{
+    __m512i sign = _mm512_set1_epi32((int)0x80000000u);
+    return _mm512_castsi512_ps(
+        _mm512_ternarylogic_epi32(sign, _mm512_castps_si512(b), _mm512_castps_si512(a), 0xca));
+}
 /* 16 bf16 to f32, exact. */
 INLINE vec v_load_bf16(const uint16_t *p)
 {
@@ -47,7 +98,10 @@ INLINE vec v_exp2i(vec n)
     __m512i i = _mm512_cvtps_epi32(n);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(i, _mm512_set1_epi32(127)), 23));
 }
-INLINE vec v_round(vec a) { return _mm512_roundscale_ps(a, 8); }
+INLINE vec v_round(vec a)
+{
+    return _mm512_roundscale_ps(a, 8);
+}
 /* Round to nearest even; NaN stays NaN. */
 INLINE void v_store_bf16(uint16_t *p, vec a)
 {
@@ -70,30 +124,82 @@ INLINE vec v_make(__m256 a, __m256 b)
     vec r = {a, b};
     return r;
 }
-INLINE vec v_set1(float x) { return v_make(_mm256_set1_ps(x), _mm256_set1_ps(x)); }
-INLINE vec v_zero(void) { return v_make(_mm256_setzero_ps(), _mm256_setzero_ps()); }
-INLINE vec v_load(const float *p) { return v_make(_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)); }
+INLINE vec v_set1(float x)
+{
+    return v_make(_mm256_set1_ps(x), _mm256_set1_ps(x));
+}
+INLINE vec v_zero(void)
+{
+    return v_make(_mm256_setzero_ps(), _mm256_setzero_ps());
+}
+INLINE vec v_load(const float *p)
+{
+    return v_make(_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8));
+}
 INLINE void v_store(float *p, vec x)
 {
     _mm256_storeu_ps(p, x.a);
     _mm256_storeu_ps(p + 8, x.b);
 }
-INLINE vec v_add(vec x, vec y) { return v_make(_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)); }
-INLINE vec v_sub(vec x, vec y) { return v_make(_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)); }
-INLINE vec v_mul(vec x, vec y) { return v_make(_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)); }
-INLINE vec v_div(vec x, vec y) { return v_make(_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)); }
+INLINE vec v_add(vec x, vec y)
+{
+    return v_make(_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b));
+}
+INLINE vec v_sub(vec x, vec y)
+{
+    return v_make(_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b));
+}
+INLINE vec v_mul(vec x, vec y)
+{
+    return v_make(_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b));
+}
+INLINE vec v_div(vec x, vec y)
+{
+    return v_make(_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b));
+}
 INLINE vec v_fma(vec x, vec y, vec z)
 {
     return v_make(_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b));
 }
-INLINE vec v_max(vec x, vec y) { return v_make(_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)); }
-INLINE vec v_min(vec x, vec y) { return v_make(_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)); }
+INLINE vec v_max(vec x, vec y)
+{
+    return v_make(_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b));
+}
+INLINE vec v_min(vec x, vec y)
+{
+    return v_make(_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b));
+}
+INLINE __m256 v_select_gt8(__m256 a, __m256 b, __m256 yes, __m256 no)
+{
+    return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_GT_OQ));
+}
+INLINE vec v_select_gt(vec a, vec b, vec yes, vec no)
+{
+    return v_make(v_select_gt8(a.a, b.a, yes.a, no.a), v_select_gt8(a.b, b.b, yes.b, no.b));
+}
+INLINE vec v_abs(vec x)
+{
+    __m256 sign = _mm256_set1_ps(-0.0f);
+    return v_make(_mm256_andnot_ps(sign, x.a), _mm256_andnot_ps(sign, x.b));
+}
+INLINE __m256 v_copysign8(__m256 a, __m256 b)
+{
+    __m256 sign = _mm256_set1_ps(-0.0f);
+    return _mm256_or_ps(_mm256_andnot_ps(sign, a), _mm256_and_ps(sign, b));
+}
+INLINE vec v_copysign(vec x, vec y)
+{
+    return v_make(v_copysign8(x.a, y.a), v_copysign8(x.b, y.b));
+}
 INLINE __m256 v_widen8(const uint16_t *p)
 {
     __m128i h = _mm_loadu_si128((const __m128i *)(const void *)p);
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
 }
-INLINE vec v_load_bf16(const uint16_t *p) { return v_make(v_widen8(p), v_widen8(p + 8)); }
+INLINE vec v_load_bf16(const uint16_t *p)
+{
+    return v_make(v_widen8(p), v_widen8(p + 8));
+}
 INLINE void v_load_pairs(const uint16_t *p, vec *even, vec *odd)
 {
     __m256i w0 = _mm256_loadu_si256((const __m256i *)(const void *)p);
@@ -109,7 +215,10 @@ INLINE __m256 v_exp2i8(__m256 n)
     __m256i i = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
     return _mm256_castsi256_ps(_mm256_slli_epi32(i, 23));
 }
-INLINE vec v_exp2i(vec n) { return v_make(v_exp2i8(n.a), v_exp2i8(n.b)); }
+INLINE vec v_exp2i(vec n)
+{
+    return v_make(v_exp2i8(n.a), v_exp2i8(n.b));
+}
 INLINE vec v_round(vec x)
 {
     return v_make(_mm256_round_ps(x.a, 8), _mm256_round_ps(x.b, 8));
@@ -145,18 +254,66 @@ typedef struct {
         r.f[i] = (expr);                                                                           \
     }                                                                                              \
     return r
-INLINE vec v_set1(float a) { V_EACH(a); }
-INLINE vec v_zero(void) { V_EACH(0.0f); }
-INLINE vec v_load(const float *p) { V_EACH(p[i]); }
-INLINE void v_store(float *p, vec a) { memcpy(p, a.f, sizeof a.f); }
-INLINE vec v_add(vec a, vec b) { V_EACH(a.f[i] + b.f[i]); }
-INLINE vec v_sub(vec a, vec b) { V_EACH(a.f[i] - b.f[i]); }
-INLINE vec v_mul(vec a, vec b) { V_EACH(a.f[i] * b.f[i]); }
-INLINE vec v_div(vec a, vec b) { V_EACH(a.f[i] / b.f[i]); }
-INLINE vec v_fma(vec a, vec b, vec c) { V_EACH(fmaf(a.f[i], b.f[i], c.f[i])); }
-INLINE vec v_max(vec a, vec b) { V_EACH(a.f[i] > b.f[i] ? a.f[i] : b.f[i]); }
-INLINE vec v_min(vec a, vec b) { V_EACH(a.f[i] < b.f[i] ? a.f[i] : b.f[i]); }
-INLINE vec v_load_bf16(const uint16_t *p) { V_EACH(bf16_to_f32(p[i])); }
+INLINE vec v_set1(float a)
+{
+    V_EACH(a);
+}
+INLINE vec v_zero(void)
+{
+    V_EACH(0.0f);
+}
+INLINE vec v_load(const float *p)
+{
+    V_EACH(p[i]);
+}
+INLINE void v_store(float *p, vec a)
+{
+    memcpy(p, a.f, sizeof a.f);
+}
+INLINE vec v_add(vec a, vec b)
+{
+    V_EACH(a.f[i] + b.f[i]);
+}
+INLINE vec v_sub(vec a, vec b)
+{
+    V_EACH(a.f[i] - b.f[i]);
+}
+INLINE vec v_mul(vec a, vec b)
+{
+    V_EACH(a.f[i] * b.f[i]);
+}
+INLINE vec v_div(vec a, vec b)
+{
+    V_EACH(a.f[i] / b.f[i]);
+}
+INLINE vec v_fma(vec a, vec b, vec c)
+{
+    V_EACH(fmaf(a.f[i], b.f[i], c.f[i]));
+}
+INLINE vec v_max(vec a, vec b)
+{
+    V_EACH(a.f[i] > b.f[i] ? a.f[i] : b.f[i]);
+}
+INLINE vec v_min(vec a, vec b)
+{
+    V_EACH(a.f[i] < b.f[i] ? a.f[i] : b.f[i]);
+}
+INLINE vec v_select_gt(vec a, vec b, vec yes, vec no)
+{
+    V_EACH(a.f[i] > b.f[i] ? yes.f[i] : no.f[i]);
+}
+INLINE vec v_abs(vec a)
+{
+    V_EACH(fabsf(a.f[i]));
+}
+INLINE vec v_copysign(vec a, vec b)
+{
+    V_EACH(copysignf(a.f[i], b.f[i]));
+}
+INLINE vec v_load_bf16(const uint16_t *p)
+{
+    V_EACH(bf16_to_f32(p[i]));
+}
 INLINE void v_load_pairs(const uint16_t *p, vec *even, vec *odd)
 {
     for (int i = 0; i < LANES; i++) {
@@ -171,8 +328,14 @@ INLINE float v_exp2i1(float n)
     memcpy(&f, &u, 4);
     return f;
 }
-INLINE vec v_exp2i(vec n) { V_EACH(v_exp2i1(n.f[i])); }
-INLINE vec v_round(vec a) { V_EACH(nearbyintf(a.f[i])); }
+INLINE vec v_exp2i(vec n)
+{
+    V_EACH(v_exp2i1(n.f[i]));
+}
+INLINE vec v_round(vec a)
+{
+    V_EACH(nearbyintf(a.f[i]));
+}
 INLINE void v_store_bf16(uint16_t *p, vec a)
 {
     for (int i = 0; i < LANES; i++) {
