@@ -22,11 +22,12 @@
  * integers given by the pool. */
 struct transport {
     void *self;
-    /* open connects link `link` to an endpoint. */
+    /* open connects link `link` to an endpoint. Nothing of an earlier connection of this link is
+     * received on it. */
     int (*open)(void *self, int link, const char *endpoint, struct err *err);
     void (*close)(void *self, int link);
-    /* send takes the frames over; 0, ERR_AGAIN (try later: the frames are left with the caller then)
-     * or ERR_GONE. */
+    /* send takes the frames over; 0, ERR_AGAIN (try later: the frames are left with the caller then:
+     * the peer's queue is full or it is not connected) or ERR_GONE. Never waits. */
     int (*send)(void *self, int link, struct frames *f);
     /* recv: 1 and a message, or 0 when none is there. */
     int (*recv)(void *self, int *link, struct frames *f);
@@ -38,6 +39,9 @@ struct transport_zmq;
 int transport_zmq_create(void *zmq_context, const struct clock *clock, struct transport_zmq **out,
                          struct err *err);
 struct transport *transport_zmq_interface(struct transport_zmq *t);
+/* transport_zmq_set_spin: a wait polls so long before it parks; 0, the default: parks at once. Worth it
+ * only with a CPU to spare: a spinning thread starves ZeroMQ's own where there are few. */
+void transport_zmq_set_spin(struct transport_zmq *t, int spin_us);
 void transport_zmq_bytes(const struct transport_zmq *t, uint64_t *sent, uint64_t *received);
 void transport_zmq_destroy(struct transport_zmq *t);
 
@@ -63,10 +67,12 @@ struct pool;
 int pool_create(const struct pool_config *config, struct pool **out, struct err *err);
 void pool_destroy(struct pool *pool);
 /* pool_connect says Hello to every endpoint and waits for the Welcomes; builds the placement. A worker
- * with another model, precision or wire version is ERR_MODEL or ERR_NET with its own words. */
+ * with another model, precision or wire version is ERR_MODEL or ERR_NET with its own words. After a
+ * failure the pool can only be destroyed. Called again it adds workers. */
 int pool_connect(struct pool *pool, const char *const *endpoint, int n, struct err *err);
 /* pool_uncovered: experts (layer, expert) nobody holds; 0 when all are covered. */
 int pool_uncovered(const struct pool *pool);
+/* pool_placement: valid until the next call of pool_connect, pool_dispatch, pool_poll or pool_wait. */
 const struct placement *pool_placement(const struct pool *pool);
 
 /* A dispatch belongs to the engine, which sets the first part and leaves the rest alone. */
@@ -93,13 +99,15 @@ struct dispatch {
     struct dispatch_state *state;  /* the pool's */
 };
 
-/* pool_dispatch plans and sends. n_row >= 1. 0, or an error with nothing begun. */
+/* pool_dispatch plans and sends. n_row >= 1. 0, or an error with nothing begun. The dispatch may be
+ * done on return (nothing to compute, or all of it here); the next poll or wait counts it. */
 int pool_dispatch(struct pool *pool, struct dispatch *d, struct err *err);
 /* pool_poll handles what has arrived and what is overdue, without waiting; pool_wait waits first until
  * something arrives or `until_ns`. Both return how many dispatches became done. */
 int pool_poll(struct pool *pool);
 int pool_wait(struct pool *pool, int64_t until_ns);
-/* dispatch_release gives the reply frames back once the rows were summed. */
+/* dispatch_release gives the reply frames back once the rows were summed. Of a dispatch not yet done:
+ * it is given up, and late answers are dropped. */
 void dispatch_release(struct pool *pool, struct dispatch *d);
 
 struct pool_worker_info {
