@@ -10,19 +10,20 @@
 enum opt_kind { OPT_FLAG, OPT_INT, OPT_FLOAT, OPT_STR, OPT_SIZE /* 64M, 2G; int64_t */ };
 
 struct opt {
-    const char *name;  /* long name without the dashes; NULL ends the table */
-    char letter;       /* short form, or 0 */
+    const char *name; /* long name without the dashes; NULL ends the table */
+    char letter;      /* short form, or 0 */
     enum opt_kind kind;
-    void *value;       /* int for FLAG, int64_t for INT and SIZE, double for FLOAT, const char * for STR */
-    const char *arg;   /* placeholder in the help: "DIR", "N" */
-    const char *help;  /* may hold newlines; says the default and the unit */
-    double min, max;   /* INT, SIZE, FLOAT: bounds, both 0: unbounded */
+    void
+        *value; /* int for FLAG, int64_t for INT and SIZE, double for FLOAT, const char * for STR */
+    const char *arg;  /* placeholder in the help: "DIR", "N" */
+    const char *help; /* may hold newlines; says the default and the unit */
+    double min, max;  /* INT, SIZE, FLOAT: bounds, both 0: unbounded */
 };
 
 struct opt_command {
-    const char *name;   /* "worker" */
-    const char *usage;  /* "sigmoe worker --model DIR --listen ENDPOINT [options]" */
-    const char *about;  /* a paragraph that teaches; examples after it */
+    const char *name;  /* "worker" */
+    const char *usage; /* "sigmoe worker --model DIR --listen ENDPOINT [options]" */
+    const char *about; /* a paragraph that teaches; examples after it */
     const struct opt *opts;
 };
 
@@ -33,7 +34,8 @@ struct opt_command {
 int opt_parse(const struct opt_command *cmd, int argc, char **argv, const char **positional,
               int *n_positional, struct err *err);
 void opt_help(const struct opt_command *cmd);
-/* opt_nearest: the candidate within a small edit distance of `word`, or NULL. names ends in NULL. */
+/* opt_nearest: the candidate within a small edit distance of `word`, or NULL. names ends in NULL.
+ */
 const char *opt_nearest(const char *word, const char *const *names);
 
 /* A list of ids as users write it: "0-15,32-47,60". Appends to out, at most max, ascending or not,

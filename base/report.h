@@ -6,7 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* human_bytes: "1.2 GiB"; human_ns: "3.4 ms"; human_count: "6.92 B". All write to out and return it. */
+/* human_bytes: "1.2 GiB"; human_ns: "3.4 ms"; human_count: "6.92 B". All write to out and return
+ * it. */
 char *human_bytes(double bytes, char *out, size_t size);
 char *human_ns(double ns, char *out, size_t size);
 char *human_count(double n, char *out, size_t size);

@@ -1,0 +1,2 @@
+#include "base/err.h"
+/* mistakes: this comment comes too late. */

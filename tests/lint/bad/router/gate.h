@@ -1,0 +1,2 @@
+/* gate: the one exception of the include rule stays allowed. */
+#include "model/desc.h"
