@@ -40,8 +40,7 @@ struct cut {
     int unit[2];                  /* units of each stage */
 };
 
-/* ---- the cut of a call
- * ---------------------------------------------------------------------------- */
+/* ---- the cut of a call ---- */
 
 static int row_hi(const struct attn_span *s, int row)
 {
@@ -128,8 +127,7 @@ int LANES_NAME(attn_units)(const struct attn *a, int stage)
     return n;
 }
 
-/* ---- one split
- * ------------------------------------------------------------------------------------ */
+/* ---- one split ---- */
 
 static void state_reset(float *m, float *l, float *o, int d_head)
 {
@@ -138,25 +136,32 @@ static void state_reset(float *m, float *l, float *o, int d_head)
     memset(o, 0, (size_t)d_head * sizeof *o);
 }
 
+static const void *kv_of(const struct attn *a, const void *base, const struct attn_span *span,
+                         int pos, int kv_head)
+{
+    return (const char *)base + kv_offset(&a->kv, a->kv_page_stride, span->page, pos, kv_head);
+}
+
 /* Fills m, l and o of items [0, n) of KV head `kv_head` from the positions of one split. */
 static void split_pass(const struct attn *a, const struct attn_span *span, int kv_head, int split,
                        struct attn_item *item, int n)
 {
     int lo = item[0].lo, hi = item[n - 1].hi, end = (split + 1) * KV_SPLIT;
     int page = (lo > split * KV_SPLIT ? lo : split * KV_SPLIT) / KV_PAGE;
+    hi = hi < end ? hi : end;
     for (int i = 0; i < n; i++) {
         state_reset(&item[i].m, &item[i].l, item[i].o, a->kv.d_head);
     }
-    for (; page * KV_PAGE < (hi < end ? hi : end); page++) {
-        int pos = page * KV_PAGE;
-        size_t at = kv_offset(&a->kv, a->kv_page_stride, span->page, pos, kv_head);
-        struct attn_page p = {(const char *)a->k_base + at, (const char *)a->v_base + at, pos};
+    for (int pos = page * KV_PAGE; pos < hi; pos += KV_PAGE) {
+        struct attn_page p = {.pos = pos};
+        p.k = kv_of(a, a->k_base, span, pos, kv_head);
+        p.v = kv_of(a, a->v_base, span, pos, kv_head);
+        p.next_k = pos + KV_PAGE < hi ? kv_of(a, a->k_base, span, pos + KV_PAGE, kv_head) : NULL;
         LANES_NAME(attn_page)(a, &p, item, n);
     }
 }
 
-/* ---- merge and output
- * ----------------------------------------------------------------------------- */
+/* ---- merge and output ---- */
 
 static float exp_of(float x)
 {
@@ -208,8 +213,7 @@ static void finish(const struct attn *a, int row, int head, struct total *t)
     }
 }
 
-/* ---- stage 0
- * -------------------------------------------------------------------------------------- */
+/* ---- stage 0 ---- */
 
 /* Rows [row, row_end) and query heads [head, head_end) of one KV head: at most tile_items items. */
 struct tile {
@@ -303,8 +307,7 @@ static void run_unit(const struct attn *a, const struct cut *c, const struct slo
     }
 }
 
-/* ---- stage 1
- * -------------------------------------------------------------------------------------- */
+/* ---- stage 1 ---- */
 
 /* Unit u of a spread span: one row and the query heads of one KV head. */
 static void merge_unit(const struct attn *a, const struct cut *c, const struct slots *slots, int u)

@@ -16,9 +16,10 @@ struct attn_item {
 
 /* One page as one KV head sees it. */
 struct attn_page {
-    const void *k; /* [d_head][KV_PAGE] */
-    const void *v; /* [KV_PAGE][d_head] */
-    int pos;       /* of its first position */
+    const void *k;      /* [d_head][KV_PAGE] */
+    const void *v;      /* [KV_PAGE][d_head] */
+    const void *next_k; /* of the page that follows, to be fetched meanwhile; or NULL */
+    int pos;            /* of its first position */
 };
 
 /* attn_page folds one page into items [0, n), which share the KV head and whose lo and hi do not

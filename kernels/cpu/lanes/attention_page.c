@@ -27,7 +27,6 @@
 #define GROUP 2
 #define WIDE  2
 #endif
-#define UNROLL _Pragma("GCC unroll 8")
 
 /* e of a group over a page: [GROUP][KV_PAGE]. */
 typedef float page_row[KV_PAGE];
@@ -37,56 +36,69 @@ INLINE vec load_kv(const void *p, int bf16, size_t i)
     return bf16 ? v_load_bf16((const uint16_t *)p + i) : v_load((const float *)p + i);
 }
 
-/* ---- scores
- * --------------------------------------------------------------------------------------- */
+/* What all groups of a page share. In decode each byte of KV is used once or a few times and the
+ * pass would wait for memory, were not the next on its way: the first group fetches V while it uses
+ * K, and the next page's K while it uses V. */
+struct pass {
+    const void *k, *v;
+    const void *ahead_k, *ahead_v; /* NULL: nothing to fetch */
+    int d_head, bf16;
+};
 
-INLINE void score_block(const int n, const int bf16, const void *k, int d_head,
+/* Elements [i, i + n) of what is ahead; spread over the steps, since a burst would only queue. */
+INLINE void fetch(const void *ahead, const int bf16, size_t i, const int n)
+{
+    if (ahead) {
+        const char *p = (const char *)ahead + i * (bf16 ? 2 : 4);
+        for (int b = 0; b < n * (bf16 ? 2 : 4); b += 64) {
+            __builtin_prefetch(p + b);
+        }
+    }
+}
+
+/* ---- scores ---- */
+
+/* Positions [at, at + 16 WIDE) of n items. */
+INLINE void score_block(const int n, const int bf16, const struct pass *p,
                         const struct attn_item *item, page_row *s, int at)
 {
     vec acc[GROUP][WIDE];
     const float *q[GROUP];
-    UNROLL for (int i = 0; i < n; i++)
-    {
+    for (int i = 0; i < n; i++) {
         q[i] = item[i].q;
-        UNROLL for (int w = 0; w < WIDE; w++)
-        {
+        for (int w = 0; w < WIDE; w++) {
             acc[i][w] = v_zero();
         }
     }
-    for (int d = 0; d < d_head; d++) {
+    for (int d = 0; d < p->d_head; d++) {
         vec x[WIDE];
-        UNROLL for (int w = 0; w < WIDE; w++)
-        {
-            x[w] = load_kv(k, bf16, (size_t)d * KV_PAGE + (size_t)(at + w * LANES));
+        fetch(p->ahead_v, bf16, (size_t)(at * p->d_head + d * WIDE * LANES), WIDE * LANES);
+        for (int w = 0; w < WIDE; w++) {
+            x[w] = load_kv(p->k, bf16, (size_t)d * KV_PAGE + (size_t)(at + w * LANES));
         }
-        UNROLL for (int i = 0; i < n; i++)
-        {
+        for (int i = 0; i < n; i++) {
             vec b = v_set1(q[i][d]);
-            UNROLL for (int w = 0; w < WIDE; w++)
-            {
+            for (int w = 0; w < WIDE; w++) {
                 acc[i][w] = v_fma(b, x[w], acc[i][w]);
             }
         }
     }
-    UNROLL for (int i = 0; i < n; i++)
-    {
-        UNROLL for (int w = 0; w < WIDE; w++)
-        {
+    for (int i = 0; i < n; i++) {
+        for (int w = 0; w < WIDE; w++) {
             v_store(&s[i][at + w * LANES], acc[i][w]);
         }
     }
 }
 
-INLINE void score_group(const int n, const int bf16, const void *k, int d_head,
+INLINE void score_group(const int n, const int bf16, const struct pass *p,
                         const struct attn_item *item, page_row *s)
 {
     for (int at = 0; at < KV_PAGE; at += WIDE * LANES) {
-        score_block(n, bf16, k, d_head, item, s, at);
+        score_block(n, bf16, p, item, s, at);
     }
 }
 
-/* ---- softmax over the page
- * ------------------------------------------------------------------------ */
+/* ---- softmax over the page ---- */
 
 static void rescale(float *o, int d_head, float by)
 {
@@ -139,40 +151,38 @@ static void page_softmax(const struct attn *a, struct attn_item *item, float *s,
     item->l = item->l + v_sum(v_add(v_add(x[0], x[1]), v_add(x[2], x[3])));
 }
 
-/* ---- values
- * --------------------------------------------------------------------------------------- */
+/* ---- values ---- */
 
-/* Columns [d, d + 16 w) of o += sum over j in [lo, hi) of e[j] v[j]. */
-INLINE void value_block(const int n, const int w_n, const int bf16, const void *v, int d_head,
-                        const struct attn_item *item, page_row *e, int lo, int hi, int d)
+/* Positions [lo, hi) of a page. */
+struct range {
+    int lo, hi;
+};
+
+/* Columns [d, d + 16 w_n) of o += sum over j in [lo, hi) of e[j] v[j]. */
+INLINE void value_block(const int n, const int w_n, const int bf16, const struct pass *p,
+                        const struct attn_item *item, page_row *e, struct range r, int d)
 {
     vec acc[GROUP][WIDE];
-    UNROLL for (int i = 0; i < n; i++)
-    {
-        UNROLL for (int w = 0; w < w_n; w++)
-        {
+    for (int i = 0; i < n; i++) {
+        for (int w = 0; w < w_n; w++) {
             acc[i][w] = v_load(item[i].o + d + w * LANES);
         }
     }
-    for (int j = lo; j < hi; j++) {
+    for (int j = r.lo; j < r.hi; j++) {
         vec x[WIDE];
-        UNROLL for (int w = 0; w < w_n; w++)
-        {
-            x[w] = load_kv(v, bf16, (size_t)j * (size_t)d_head + (size_t)(d + w * LANES));
+        fetch(p->ahead_k, bf16, (size_t)(d * KV_PAGE + j * w_n * LANES), w_n * LANES);
+        for (int w = 0; w < w_n; w++) {
+            x[w] = load_kv(p->v, bf16, (size_t)j * (size_t)p->d_head + (size_t)(d + w * LANES));
         }
-        UNROLL for (int i = 0; i < n; i++)
-        {
+        for (int i = 0; i < n; i++) {
             vec b = v_set1(e[i][j]);
-            UNROLL for (int w = 0; w < w_n; w++)
-            {
+            for (int w = 0; w < w_n; w++) {
                 acc[i][w] = v_fma(b, x[w], acc[i][w]);
             }
         }
     }
-    UNROLL for (int i = 0; i < n; i++)
-    {
-        UNROLL for (int w = 0; w < w_n; w++)
-        {
+    for (int i = 0; i < n; i++) {
+        for (int w = 0; w < w_n; w++) {
             v_store(item[i].o + d + w * LANES, acc[i][w]);
         }
     }
@@ -180,18 +190,17 @@ INLINE void value_block(const int n, const int w_n, const int bf16, const void *
 
 /* The last d_head % 16 columns: their lanes are loaded one row at a time, so that nothing behind
  * the last row of a page is read. */
-static void value_tail(int n, int bf16, const void *v, int d_head, const struct attn_item *item,
-                       page_row *e, int lo, int hi, int d)
+static void value_tail(int n, const struct pass *p, const struct attn_item *item, page_row *e,
+                       struct range r, int d)
 {
     vec acc[GROUP];
-    int c = d_head - d;
+    int c = p->d_head - d;
     for (int i = 0; i < n; i++) {
         acc[i] = v_load_n(item[i].o + d, c);
     }
-    for (int j = lo; j < hi; j++) {
-        size_t at = (size_t)j * (size_t)d_head + (size_t)d;
-        vec x =
-            bf16 ? t_load_bf16((const uint16_t *)v + at, c) : v_load_n((const float *)v + at, c);
+    for (int j = r.lo; j < r.hi; j++) {
+        size_t at = (size_t)j * (size_t)p->d_head + (size_t)d;
+        vec x = t_load(p->v, p->bf16 ? DTYPE_BF16 : DTYPE_F32, at, c);
         for (int i = 0; i < n; i++) {
             acc[i] = v_fma(v_set1(e[i][j]), x, acc[i]);
         }
@@ -201,23 +210,22 @@ static void value_tail(int n, int bf16, const void *v, int d_head, const struct 
     }
 }
 
-INLINE void value_group(const int n, const int bf16, const void *v, int d_head,
-                        const struct attn_item *item, page_row *e, int lo, int hi)
+INLINE void value_group(const int n, const int bf16, const struct pass *p,
+                        const struct attn_item *item, page_row *e, struct range r)
 {
     int d = 0;
-    for (; d + WIDE * LANES <= d_head; d += WIDE * LANES) {
-        value_block(n, WIDE, bf16, v, d_head, item, e, lo, hi, d);
+    for (; d + WIDE * LANES <= p->d_head; d += WIDE * LANES) {
+        value_block(n, WIDE, bf16, p, item, e, r, d);
     }
-    for (; d + LANES <= d_head; d += LANES) {
-        value_block(n, 1, bf16, v, d_head, item, e, lo, hi, d);
+    for (; d + LANES <= p->d_head; d += LANES) {
+        value_block(n, 1, bf16, p, item, e, r, d);
     }
-    if (d < d_head) {
-        value_tail(n, bf16, v, d_head, item, e, lo, hi, d);
+    if (d < p->d_head) {
+        value_tail(n, p, item, e, r, d);
     }
 }
 
-/* ---- groups
- * --------------------------------------------------------------------------------------- */
+/* ---- groups ---- */
 
 /* The number of items is a constant within each case: accumulators live in registers only then. */
 #define EACH_GROUP(n, call)                                                                        \
@@ -250,21 +258,17 @@ INLINE void value_group(const int n, const int bf16, const void *v, int d_head,
 #define CASES_ABOVE_2(call)
 #endif
 
-static void scores(int n, int bf16, const void *k, int d_head, const struct attn_item *item,
-                   page_row *s)
+static void scores(int n, const struct pass *p, const struct attn_item *item, page_row *s)
 {
-#define SCORE(N)                                                                                   \
-    bf16 ? score_group(N, 1, k, d_head, item, s) : score_group(N, 0, k, d_head, item, s)
+#define SCORE(N) p->bf16 ? score_group(N, 1, p, item, s) : score_group(N, 0, p, item, s)
     EACH_GROUP(n, SCORE)
 }
 
-static void values(int n, int bf16, const void *v, int d_head, const struct attn_item *item,
-                   page_row *e, int lo, int hi)
+static void values(int n, const struct pass *p, const struct attn_item *item, page_row *e,
+                   struct range r)
 {
-#define VALUE(N)                                                                                   \
-    bf16 ? value_group(N, 1, v, d_head, item, e, lo, hi)                                           \
-         : value_group(N, 0, v, d_head, item, e, lo, hi)
-    if (lo < hi) {
+#define VALUE(N) p->bf16 ? value_group(N, 1, p, item, e, r) : value_group(N, 0, p, item, e, r)
+    if (r.lo < r.hi) {
         EACH_GROUP(n, VALUE)
     }
 }
@@ -282,35 +286,42 @@ static int at_most(int a, int b)
 /* Items [0, n) of one group, each of which sees some of the page. Where their ranges differ (the
  * diagonal of a prefill, the edge of a window) the positions common to all are taken together and
  * each item's own before and after them, so that an item still goes through its range ascending. */
-static void group_pass(const struct attn *a, const struct attn_page *page, struct attn_item *item,
+static void group_pass(const struct attn *a, const struct pass *p, int pos, struct attn_item *item,
                        int n)
 {
     page_row s[GROUP];
-    int lo[GROUP], hi[GROUP], first = 0, last = KV_PAGE;
-    int d_head = a->kv.d_head, bf16 = a->kv.dtype == DTYPE_BF16;
-    scores(n, bf16, page->k, d_head, item, s);
+    struct range own[GROUP], all = {0, KV_PAGE};
+    scores(n, p, item, s);
     for (int i = 0; i < n; i++) {
-        lo[i] = at_least(item[i].lo - page->pos, 0);
-        hi[i] = at_most(item[i].hi - page->pos, KV_PAGE);
-        first = at_least(first, lo[i]);
-        last = at_most(last, hi[i]);
-        page_softmax(a, &item[i], s[i], lo[i], hi[i]);
+        own[i].lo = at_least(item[i].lo - pos, 0);
+        own[i].hi = at_most(item[i].hi - pos, KV_PAGE);
+        all.lo = at_least(all.lo, own[i].lo);
+        all.hi = at_most(all.hi, own[i].hi);
+        page_softmax(a, &item[i], s[i], own[i].lo, own[i].hi);
     }
-    if (first > last) {
-        first = last = KV_PAGE;
+    if (all.lo > all.hi) {
+        all.lo = all.hi = KV_PAGE;
     }
     for (int i = 0; i < n; i++) {
-        values(1, bf16, page->v, d_head, &item[i], &s[i], lo[i], at_most(first, hi[i]));
+        struct range before = {own[i].lo, at_most(all.lo, own[i].hi)};
+        values(1, p, &item[i], &s[i], before);
     }
-    values(n, bf16, page->v, d_head, item, s, first, last);
+    values(n, p, item, s, all);
     for (int i = 0; i < n; i++) {
-        values(1, bf16, page->v, d_head, &item[i], &s[i], at_least(last, lo[i]), hi[i]);
+        struct range after = {at_least(all.hi, own[i].lo), own[i].hi};
+        values(1, p, &item[i], &s[i], after);
     }
 }
 
 void LANES_NAME(attn_page)(const struct attn *a, const struct attn_page *page,
                            struct attn_item *item, int n)
 {
+    struct pass p = {.k = page->k,
+                     .v = page->v,
+                     .ahead_k = page->next_k,
+                     .ahead_v = page->v,
+                     .d_head = a->kv.d_head,
+                     .bf16 = a->kv.dtype == DTYPE_BF16};
     int end = page->pos + KV_PAGE;
     while (n > 0 && item[0].hi <= page->pos) {
         item++;
@@ -322,7 +333,8 @@ void LANES_NAME(attn_page)(const struct attn *a, const struct attn_page *page,
     /* Groups as equal as can be: eight heads are four and four, not six and two. */
     for (int group = (n + GROUP - 1) / GROUP; group > 0; group--) {
         int take = (n + group - 1) / group;
-        group_pass(a, page, item, take);
+        group_pass(a, &p, page->pos, item, take);
+        p.ahead_k = p.ahead_v = NULL;
         item += take;
         n -= take;
     }

@@ -6,8 +6,7 @@
 #include "kernels/cpu/lanes/tail.h"
 #include "kernels/cpu/lanes/vmath.h"
 
-/* ---- rope: (a, b) -> (a cos - b sin, b cos + a sin), the pairs half a rotation apart or adjacent
- * -- */
+/* ---- rope: (a, b) -> (a cos - b sin, b cos + a sin), halves or adjacent pairs ---- */
 
 static void rotate_halves(float *restrict a, float *restrict b, int n, const float *restrict c,
                           const float *restrict s)
@@ -41,8 +40,7 @@ void LANES_NAME(rope)(float *x, int n_head, int d_head, int d_rot, int interleav
     }
 }
 
-/* ---- softmax: e^(x - max) / sum; the sum over sixteen lanes, then the tree of v_sum
- * --------------- */
+/* ---- softmax: e^(x - max) / sum; the sum over sixteen lanes, then the tree of v_sum ---- */
 
 static float max_of(const float *x, size_t n)
 {
@@ -78,8 +76,7 @@ void LANES_NAME(softmax)(float *x, int n_value)
     }
 }
 
-/* ---- sums
- * ---------------------------------------------------------------------------------------- */
+/* ---- sums ---- */
 
 void LANES_NAME(add)(float *x, const float *y, size_t n)
 {
@@ -108,8 +105,7 @@ float LANES_NAME(dot)(const float *x, const float *y, size_t n)
     return v_sum(sum);
 }
 
-/* ---- convert: f32, bf16 and f16; widening is exact, narrowing rounds to nearest even
- * -------------- */
+/* ---- convert: f32, bf16 and f16; widening is exact, narrowing rounds to nearest even ---- */
 
 /* A half's bits as a float, without a branch, so that the loop over it widens: exponent and
  * mantissa move to their place, except in a denormal, whose value is its mantissa times 2^-24. */
@@ -188,8 +184,7 @@ void LANES_NAME(convert)(const void *src, enum dtype src_dtype, void *dst, enum 
     }
 }
 
-/* ---- activations
- * ---------------------------------------------------------------------------------- */
+/* ---- activations ---- */
 
 void LANES_NAME(act_mul)(enum act act, float alpha, float limit, const float *gate, const float *up,
                          int n_value, void *out, enum dtype out_dtype)
