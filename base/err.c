@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-int err_set(struct err *err, int code, const char *format, ...)
+int(err_set)(struct err *err, int code, const char *format, ...)
 {
     if (!err || err->code != ERR_OK)
         return code;
@@ -19,7 +19,7 @@ int err_set(struct err *err, int code, const char *format, ...)
     return code;
 }
 
-int err_sys(struct err *err, int code, const char *format, ...)
+int(err_sys)(struct err *err, int code, const char *format, ...)
 {
     int saved = errno;
     if (!err || err->code != ERR_OK)

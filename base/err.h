@@ -30,6 +30,20 @@ int err_set(struct err *err, int code, const char *format, ...)
 /* err_sys is err_set with ": <strerror(errno)>" appended. */
 int err_sys(struct err *err, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* The macros return the very code that was passed, so that the compiler sees that `return
+ * err_set(err, ERR_MODEL, ...)` is never 0 and that what a failed call leaves unset is not read. */
+#define err_set(err, code, ...)                                                                    \
+    __extension__({                                                                                \
+        const int err_code_ = (code);                                                              \
+        (void)(err_set)((err), err_code_, __VA_ARGS__);                                            \
+        err_code_;                                                                                 \
+    })
+#define err_sys(err, code, ...)                                                                    \
+    __extension__({                                                                                \
+        const int err_code_ = (code);                                                              \
+        (void)(err_sys)((err), err_code_, __VA_ARGS__);                                            \
+        err_code_;                                                                                 \
+    })
 void err_clear(struct err *err);
 /* err_exit_code maps a code to the exit status of a program: 0 ok, 1 runtime failure, 2 usage,
  * 3 bad model or file, 4 network. */
