@@ -4,6 +4,7 @@
  * number, so that ids stay valid whatever the logits are; its weight stays NaN and shows in the
  * output. */
 #include "router/gate.h"
+#include "kernels/kernels.h"
 #include "kernels/math.h"
 
 #include <assert.h>
@@ -75,27 +76,6 @@ int gate_check(const struct gate_spec *spec, struct err *err)
     return spec->n_group > 1 ? check_groups(spec, err) : 0;
 }
 
-static float score_of(float x)
-{
-    return isnan(x) ? -INFINITY : x;
-}
-
-/* top_k_select writes the ids of the k best scores, best first, ties to the lower id. Ids come
- * ascending, so an equal score never passes one that is in the list already. */
-static void top_k_select(const float *score, int n, int k, int32_t *out)
-{
-    int n_out = 0;
-    for (int e = 0; e < n; e++) {
-        float s = score_of(score[e]);
-        if (n_out == k && !(s > score_of(score[out[k - 1]])))
-            continue;
-        int at = n_out < k ? n_out++ : k - 1;
-        for (; at > 0 && s > score_of(score[out[at - 1]]); at--)
-            out[at] = out[at - 1];
-        out[at] = e;
-    }
-}
-
 static void softmax(const float *z, int n, float *p)
 {
     float most = z[0], sum = 0;
@@ -115,18 +95,14 @@ static void softmax_topk_row(const struct gate_spec *spec, const float *z, int32
                              float *weight, float *p)
 {
     softmax(z, spec->n_expert, p);
-    top_k_select(p, spec->n_expert, spec->top_k, expert);
-    for (int k = 0; k < spec->top_k; k++)
-        weight[k] = p[expert[k]];
+    topk(p, spec->n_expert, spec->top_k, expert, weight);
 }
 
 static void topk_softmax_row(const struct gate_spec *spec, const float *z, int32_t *expert,
                              float *weight)
 {
     float chosen[LIMIT_TOP_K];
-    top_k_select(z, spec->n_expert, spec->top_k, expert);
-    for (int k = 0; k < spec->top_k; k++)
-        chosen[k] = z[expert[k]];
+    topk(z, spec->n_expert, spec->top_k, expert, chosen);
     softmax(chosen, spec->top_k, weight);
 }
 
@@ -135,7 +111,7 @@ static float group_score(const float *c, int n)
 {
     float best = -INFINITY, second = -INFINITY;
     for (int i = 0; i < n; i++) {
-        float s = score_of(c[i]);
+        float s = c[i]; /* a NaN is greater than nothing */
         if (s > best) {
             second = best;
             best = s;
@@ -172,7 +148,7 @@ static void sigmoid_row(const struct gate_spec *spec, const float *z, int32_t *e
     }
     if (spec->n_group > 1)
         groups_limit(spec, c);
-    top_k_select(c, spec->n_expert, spec->top_k, expert);
+    topk(c, spec->n_expert, spec->top_k, expert, weight);
     for (int k = 0; k < spec->top_k; k++)
         weight[k] = s[expert[k]];
 }
