@@ -119,7 +119,12 @@ int desc_tensor_name(const struct model_desc *desc, enum role role, int layer, i
 /* desc_tensor_shape: rows and columns (1-D tensors: cols 0) that the tensor must have. 0, or -1 when
  * this model has no such tensor in that layer. */
 int desc_tensor_shape(const struct model_desc *desc, enum role role, int layer, int *rows, int *cols);
-/* Bytes at `dtype` of one expert, and of everything but experts. */
+/* desc_each_tensor calls fn for every tensor the model has, in the order in which we write them: the
+ * embedding, layer by layer (an expert's three side by side), the final norm, the LM head. Stops at the
+ * first result that is not 0 and returns it. */
+typedef int desc_tensor_fn(void *arg, enum role role, int layer, int expert);
+int desc_each_tensor(const struct model_desc *desc, desc_tensor_fn *fn, void *arg);
+/* Parameters of one expert, and of everything but experts (a tied LM head counts once). */
 uint64_t desc_expert_params(const struct model_desc *desc);
 uint64_t desc_dense_params(const struct model_desc *desc);
 int desc_n_sparse(const struct model_desc *desc);

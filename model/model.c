@@ -5,28 +5,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int role_check(const struct model *model, enum role role, int layer, struct err *err)
+struct check {
+    const struct model *model;
+    struct err *err;
+};
+
+static int tensor_found(void *arg, enum role role, int layer, int expert)
 {
-    int rows, cols, rc = 0;
-    if (desc_tensor_shape(&model->desc, role, layer, &rows, &cols) != 0)
-        return 0;
-    int n = role_is_expert(role) ? model->desc.n_expert : 1;
+    const struct check *check = arg;
     const struct tensor *t;
-    for (int expert = 0; expert < n && rc == 0; expert++)
-        rc = checkpoint_role(model->ck, &model->desc, role, layer, expert, &t, err);
-    return rc;
+    return checkpoint_role(check->model->ck, &check->model->desc, role, layer, expert, &t,
+                           check->err);
 }
 
 static int tensors_check(const struct model *model, struct err *err)
 {
-    int rc = 0;
-    for (int r = 0; r < ROLE_COUNT; r++) {
-        enum role role = (enum role)r;
-        int n_layer = role_is_global(role) ? 1 : model->desc.n_layer;
-        for (int layer = 0; layer < n_layer && rc == 0; layer++)
-            rc = role_check(model, role, layer, err);
-    }
-    return rc;
+    struct check check = {model, err};
+    return desc_each_tensor(&model->desc, tensor_found, &check);
 }
 
 int model_open(const char *dir, struct model **out, struct err *err)

@@ -169,6 +169,40 @@ int role_is_expert(enum role role)
     return role == ROLE_EXPERT_GATE || role == ROLE_EXPERT_UP || role == ROLE_EXPERT_DOWN;
 }
 
+static int each_expert(const struct model_desc *desc, int layer, desc_tensor_fn *fn, void *arg)
+{
+    static const enum role roles[] = {ROLE_EXPERT_GATE, ROLE_EXPERT_UP, ROLE_EXPERT_DOWN};
+    int rc = 0;
+    for (int expert = 0; expert < desc->n_expert && rc == 0; expert++)
+        for (int i = 0; i < 3 && rc == 0; i++)
+            rc = fn(arg, roles[i], layer, expert);
+    return rc;
+}
+
+static int each_layer(const struct model_desc *desc, int layer, desc_tensor_fn *fn, void *arg)
+{
+    int rows, cols, rc = 0;
+    for (int r = ROLE_LM_HEAD + 1; r < ROLE_COUNT && rc == 0; r++) {
+        enum role role = (enum role)r;
+        if (!role_is_expert(role) && desc_tensor_shape(desc, role, layer, &rows, &cols) == 0)
+            rc = fn(arg, role, layer, 0);
+    }
+    return rc == 0 && desc->layer[layer].sparse ? each_expert(desc, layer, fn, arg) : rc;
+}
+
+int desc_each_tensor(const struct model_desc *desc, desc_tensor_fn *fn, void *arg)
+{
+    static const enum role last[] = {ROLE_FINAL_NORM, ROLE_FINAL_NORM_BIAS, ROLE_LM_HEAD};
+    int rows, cols;
+    int rc = fn(arg, ROLE_EMBED, 0, 0);
+    for (int layer = 0; layer < desc->n_layer && rc == 0; layer++)
+        rc = each_layer(desc, layer, fn, arg);
+    for (int i = 0; i < 3 && rc == 0; i++)
+        if (desc_tensor_shape(desc, last[i], 0, &rows, &cols) == 0)
+            rc = fn(arg, last[i], 0, 0);
+    return rc;
+}
+
 /* The limits keep every sum below 2^62: 2^16 * 2^20 * 3 * 2^12 * 2^9. */
 static uint64_t role_params(const struct model_desc *desc, enum role role, int layer)
 {
