@@ -1,5 +1,5 @@
-/* opt: command lines. A subcommand states its options in one table; parsing, --help, the nearest
- * match for a misspelt option and the shell completion all come from that table. */
+/* opt: command lines. A subcommand states its options in one table; parsing, --help and the nearest
+ * match for a misspelt option all come from that table. */
 #ifndef BASE_OPT_H
 #define BASE_OPT_H
 

@@ -46,13 +46,24 @@ function(sigmoe_room name)
   endif()
 endfunction()
 
-# sigmoe_unit_tests(ROOM): one executable and one ctest entry for each tests/unit/ROOM/*_test.c.
+# sigmoe_unit_tests(ROOM): one executable and one ctest entry for each tests/unit/ROOM/*_test.c. The
+# other .c files there (a simulator, a builder of inputs) are a library that each of them links.
 function(sigmoe_unit_tests room)
-  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/unit/${room}/*_test.c)
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/unit/${room}/*.c)
+  set(helpers ${sources})
+  list(FILTER sources INCLUDE REGEX "_test\\.c$")
+  list(FILTER helpers EXCLUDE REGEX "_test\\.c$")
+  if(helpers)
+    add_library(${room}_test_helpers STATIC ${helpers})
+    target_link_libraries(${room}_test_helpers PRIVATE ${room} PkgConfig::CMOCKA sigmoe_flags)
+  endif()
   foreach(source ${sources})
     get_filename_component(stem ${source} NAME_WE)
     set(target ${room}_${stem})
     add_executable(${target} ${source})
+    if(helpers)
+      target_link_libraries(${target} PRIVATE ${room}_test_helpers)
+    endif()
     target_link_libraries(${target} PRIVATE ${room} PkgConfig::CMOCKA sigmoe_flags)
     target_compile_definitions(${target} PRIVATE TESTS_DIR="${CMAKE_SOURCE_DIR}/tests"
         SHARED_DIR="${CMAKE_SOURCE_DIR}/../shared")
