@@ -11,6 +11,8 @@
 #include <stdint.h>
 
 #define WIRE_VERSION 1
+/* Requests a coordinator may have outstanding at a worker. */
+#define LIMIT_CREDITS 65536
 
 enum msg_kind {
     MSG_HELLO = 1, MSG_WELCOME, MSG_REQUEST, MSG_REPLY, MSG_NOT_HELD, MSG_PING, MSG_ERROR
@@ -100,8 +102,9 @@ struct msg {
  * Ping and Error pass then; a coordinator knows its model and gives its shape with the Welcome, whose
  * `held` is checked against it). Pointers in *out live while `out` does and `frames` is not moved:
  * move first, then parse. ERR_PROTO with a line that names the message, the field and the values, or
- * ERR_NOMEM. On failure nothing is owed, but out->fault says whose fault it is, and *call_out (may be
- * NULL) has the call id if there was one to read, so that an Error can name both. */
+ * ERR_NOMEM. On failure nothing is owed, but out->fault says whose fault it is, out->kind what it
+ * was (0: nothing known) and *call_out (may be NULL) has the call id if there was one to read, so that
+ * an Error can name them. */
 int msg_parse(const struct frames *frames, const struct wire_shape *shape, struct msg *out,
               uint64_t *call_out, struct err *err);
 void msg_free(struct msg *m);

@@ -14,7 +14,6 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "tensor frames are little-endian");
 
-#define CREDITS_MAX 65536
 #define THREADS_MAX 65536
 
 struct parse {
@@ -36,7 +35,7 @@ __attribute__((format(printf, 3, 4))) static int bad(struct parse *p, enum wire_
     return err_set(p->err, ERR_PROTO, "%s", text);
 }
 
-/* ---- fields that several kinds share --------------------------------------------------------- */
+/* ---- fields that several kinds share ---- */
 
 /* in_range: value of a field that must lie in [min, max]. */
 static int in_range(struct parse *p, const char *field, uint32_t value, int min, int max, int *out)
@@ -145,8 +144,7 @@ static int check_experts(struct parse *p, const char *field, const uint32_t *exp
     return 0;
 }
 
-/* ---- the kinds --------------------------------------------------------------------------------
- */
+/* ---- the kinds ---- */
 
 static int parse_hello(struct parse *p, const Sigmoe__Hello *in)
 {
@@ -199,7 +197,7 @@ static int parse_welcome(struct parse *p, const Sigmoe__Welcome *in)
     rc = rc ? rc : copy_text(p, "Welcome.name", in->name, m->name, sizeof(m->name));
     rc = rc ? rc : copy_text(p, "Welcome.numerics", in->numerics, m->numerics, sizeof(m->numerics));
     rc = rc ? rc : read_dtype(p, "Welcome.dtype", in->dtype, &m->dtype);
-    rc = rc ? rc : in_range(p, "Welcome.credits", in->credits, 1, CREDITS_MAX, &m->credits);
+    rc = rc ? rc : in_range(p, "Welcome.credits", in->credits, 1, LIMIT_CREDITS, &m->credits);
     rc = rc ? rc : in_range(p, "Welcome.row_limit", in->row_limit, 1, LIMIT_ROWS, &m->row_limit);
     rc = rc ? rc : in_range(p, "Welcome.threads", in->threads, 0, THREADS_MAX, &m->threads);
     rc = rc ? rc : check_held(p, &in->held);
@@ -339,8 +337,7 @@ static int parse_error(struct parse *p, const Sigmoe__Error *in)
     return rc;
 }
 
-/* ---- the envelope -----------------------------------------------------------------------------
- */
+/* ---- the envelope ---- */
 
 static uint64_t call_of(const Sigmoe__Header *h)
 {
@@ -399,8 +396,9 @@ int msg_parse(const struct frames *frames, const struct wire_shape *shape, struc
               uint64_t *call_out, struct err *err)
 {
     struct parse p = {.f = frames, .shape = shape, .out = out, .err = err};
-    out->parsed = NULL;
+    out->kind = 0;
     out->fault = 0;
+    out->parsed = NULL;
     if (call_out)
         *call_out = 0;
     if (frames->n < 1)

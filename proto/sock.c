@@ -54,8 +54,7 @@ static int has_input(struct sock *s)
     return zmq_getsockopt(s->zmq, ZMQ_EVENTS, &events, &size) == 0 && (events & ZMQ_POLLIN);
 }
 
-/* ---- receiving --------------------------------------------------------------------------------
- */
+/* ---- receiving ---- */
 
 /* part_recv: 1 and a part, 0 when there is none. */
 static int part_recv(struct sock *s, zmq_msg_t *part)
@@ -142,8 +141,7 @@ static int receive_one(struct sock *s)
     return 1;
 }
 
-/* ---- the loop ---------------------------------------------------------------------------------
- */
+/* ---- the loop ---- */
 
 static void on_wake(struct ev_loop *loop, ev_io *w, int revents)
 {
@@ -193,8 +191,7 @@ static void watch(struct sock *s)
     ev_check_start(s->loop, &s->check);
 }
 
-/* ---- opening ----------------------------------------------------------------------------------
- */
+/* ---- opening ---- */
 
 static int set_int(void *zmq, int option, int value)
 {
@@ -335,8 +332,7 @@ void sock_stats_get(const struct sock *s, struct sock_stats *out)
     *out = s->stats;
 }
 
-/* ---- sending ----------------------------------------------------------------------------------
- */
+/* ---- sending ---- */
 
 /* part_send sends a second handle of the part (a reference, not a copy of the bytes), so that the
  * caller still has the whole message when ZeroMQ takes none or only some of it. */

@@ -23,9 +23,12 @@ struct worker_config {
     const uint8_t *held;          /* [n_layer, n_expert] 0/1: what to load; NULL: everything */
 };
 
-/* worker_create loads the experts (progress shown on a terminal), then binds. */
+/* worker_create binds, so that an occupied port is told at once, then loads the experts (progress shown
+ * on a terminal). A dense model, an address that cannot be had: an error in words. */
 int worker_create(const struct worker_config *config, void *zmq_context, struct ev_loop *loop,
                   struct worker **out, struct err *err);
+/* worker_finish computes and answers what has arrived so far; before an orderly end. */
+void worker_finish(struct worker *w);
 /* worker_destroy answers what is queued with nothing and closes. */
 void worker_destroy(struct worker *w);
 const char *worker_endpoint(const struct worker *w);
@@ -33,7 +36,8 @@ const char *worker_endpoint(const struct worker *w);
 struct worker_stats {
     uint64_t requests, rows, assignments, errors, not_held, batches, bytes_in, bytes_out;
     uint64_t compute_ns, queue_ns;
-    int peers, queued;
+    int peers, queued, experts;
+    uint64_t expert_bytes;
 };
 void worker_stats_get(const struct worker *w, struct worker_stats *out);
 
@@ -43,6 +47,7 @@ struct worker_thread;
 int worker_thread_start(const struct worker_config *config, void *zmq_context,
                         struct worker_thread **out, struct err *err);
 const char *worker_thread_endpoint(const struct worker_thread *t);
+/* worker_thread_stop finishes what has arrived, ends the thread and frees t; NULL is fine. */
 void worker_thread_stop(struct worker_thread *t);
 
 /* worker_compute: the pure part. One request's segments through the experts of `set`: rows of dtype
@@ -64,6 +69,10 @@ void compute_destroy(struct compute *c);
  * is held by `set` (the caller checked). 0 or ERR_NOMEM. */
 int compute_run(struct compute *c, const struct expert_set *set, const struct compute_item *item,
                 int n, struct err *err);
+
+/* held_load loads what a table [n_layer, n_expert] of 0/1 asks for; NULL: everything. */
+int held_load(struct expert_set *set, const struct model_desc *desc, const uint8_t *held,
+              struct team *team, struct err *err);
 
 /* The subcommand. */
 int cmd_worker(int argc, char **argv);

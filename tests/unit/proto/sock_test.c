@@ -384,8 +384,7 @@ static void run_claim(void **state)
     claim->fn(claim->transport);
 }
 
-/* ---- claims of one transport ------------------------------------------------------------------
- */
+/* ---- claims of one transport ---- */
 
 static void ipc_spares_files_of_the_user(void **state)
 {

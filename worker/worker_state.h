@@ -1,0 +1,54 @@
+/* worker_state: what one worker is made of; private to worker.c (messages, loop, life), batch.c
+ * (computing) and answer.c (sending). */
+#ifndef WORKER_WORKER_STATE_H
+#define WORKER_WORKER_STATE_H
+
+#include "proto/msg.h"
+#include "proto/sock.h"
+#include "worker/peers.h"
+#include "worker/queue.h"
+#include "worker/worker.h"
+
+struct worker {
+    char name[LIMIT_NAME_BYTES];
+    const struct model *model;
+    const struct kernels *kernels;
+    int credits;
+    struct wire_shape shape;
+    uint64_t incarnation, epoch;
+    struct ev_loop *loop;
+    struct sock *sock;
+    ev_check check;
+    ev_idle idle;
+    ev_timer reaper;
+    struct team *team;
+    struct expert_set *set;
+    struct compute *compute;
+    struct wirebuf_pool *bufs;
+    struct peers *peers;
+    struct queue *queue;
+    struct compute_item *item; /* [n_item_max] */
+    int n_item_max;
+    uint8_t *held; /* bitmap of Welcome */
+    size_t held_bytes;
+    uint32_t *missing; /* [n_expert] scratch of NotHeld */
+    struct worker_stats stats;
+    int64_t logged_ns;
+    uint64_t n_unlogged;
+};
+
+/* complain logs what peers do wrong, once a second: a flood of garbage is not a flood of lines. */
+void complain(struct worker *w, const char *who, const char *text);
+const char *peer_name(const struct peer *peer);
+/* answer sends f and forgets. A peer that is gone needs no answer; one that does not read its
+ * answers (credits keep an honest one's queue far from full) loses this one and asks again. */
+void answer(struct worker *w, const struct sock_peer *to, struct frames *f);
+/* answer_error: an Error about `call` (0: about no call), counted and logged. */
+void answer_error(struct worker *w, const struct sock_peer *to, uint64_t call, enum wire_error code,
+                  const char *text);
+/* batch_run computes and answers what waits for the layer of the oldest request. */
+void batch_run(struct worker *w);
+/* batch_reserve: room for n items. 0 or -1. */
+int batch_reserve(struct worker *w, int n);
+
+#endif
