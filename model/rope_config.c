@@ -144,6 +144,18 @@ static int whole_head(const struct config *config, struct err *err)
     return rc;
 }
 
+/* Positions the scaling stretches to. llama3 configs count the stretch in already; of the others
+ * some do and some do not, so the larger of the two holds (vLLM derives max_model_len alike). */
+static int extended_context(const struct rope_params *rope)
+{
+    if (rope->scaling == ROPE_NONE || rope->scaling == ROPE_LLAMA3)
+        return rope->max_context;
+    double stretched = (double)rope->original_context * rope->factor;
+    if (stretched > LIMIT_CONTEXT)
+        return LIMIT_CONTEXT;
+    return stretched > rope->max_context ? (int)stretched : rope->max_context;
+}
+
 int rope_from_config(struct model_desc *desc, const struct config *config, double theta_absent,
                      struct err *err)
 {
@@ -170,7 +182,9 @@ int rope_from_config(struct model_desc *desc, const struct config *config, doubl
         if (rc == 0)
             rc = scaling_read(&rope, &inner, err);
     }
-    if (rc == 0)
-        desc->rope = rope;
-    return rc;
+    if (rc)
+        return rc;
+    desc->rope = rope;
+    desc->max_context = extended_context(&rope);
+    return 0;
 }
