@@ -84,7 +84,7 @@ static const struct kernels *amx_table(void)
 {
     if (syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) != 0)
         return NULL;
-    return amx_is_sum() ? &kernels_amx : &kernels_amx_own;
+    return tile_block_is_sum(tile_block) ? &kernels_amx : &kernels_amx_own;
 }
 
 const struct kernels *kernels_of(enum isa isa)

@@ -1,16 +1,25 @@
 /* amx: matrix products on tile units (AMX-BF16), for bf16 weights; everything else of its tables is
- * AVX-512's. amx_sum.c says what is checked before a table is handed out. */
+ * AVX-512's. Whether a unit computes THE SUM is not taken from its manual: it is asked at start. */
 #ifndef KERNELS_AMX_H
 #define KERNELS_AMX_H
 
 #include "kernels/kernels.h"
 
-/* kernels_amx computes THE SUM and uses tiles where rows are many. kernels_amx_own is for a unit
- * whose products round otherwise: tiles for every row count, and a numerics class of its own. */
-extern const struct kernels kernels_amx, kernels_amx_own;
+/* kernels_amx computes THE SUM, and uses tiles where rows are many. kernels_amx_own is for a unit
+ * that rounds otherwise: tiles for every row count, so still batch-invariant, and a numerics class
+ * of its own. kernels_tile_sim is kernels_amx_own with simulated tiles, which do compute THE SUM.
+ */
+extern const struct kernels kernels_amx, kernels_amx_own, kernels_tile_sim;
 
-/* amx_is_sum compares tile products of some hundred random blocks with THE SUM, bit by bit. The
- * caller has made sure that the CPU has tiles and that the kernel lets this process use them. */
-int amx_is_sum(void);
+/* A product of tiles: c [16, 16] += a [16, 32] b, b [16 pairs][16 columns][2]. */
+typedef void tile_block_fn(const uint16_t *a, const uint16_t *b, float *c);
+
+/* tile_block: on the tile unit. PRECOND: the CPU has one and the process may use it. */
+tile_block_fn tile_block;
+
+/* tile_block_is_sum compares products of some hundred random blocks with THE SUM, bit by bit:
+ * ordinary values, wide exponents, denormals, and sums that cancel. 1: equal. A few milliseconds.
+ */
+int tile_block_is_sum(tile_block_fn *fn);
 
 #endif

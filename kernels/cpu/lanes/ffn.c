@@ -1,0 +1,178 @@
+/* ffn: the experts' feed-forward, rows sorted by expert.
+ *   stage 0: h = act(x Wgate^T + bg, x Wup^T + bu)   stage 1: y = h Wdown^T + bd
+ * by THE SUM of kernels.h, with the very bits of matmul, act_mul, matmul. A gate panel and its up
+ * panel are one micro-tile, so the rows are read once for both and the product never leaves the
+ * cache before the activation. A unit is (segment, block of rows, group of panels), so that 64
+ * experts with a row each and one expert with 500 rows both cut into pieces of like size.
+ * Roof: 2 bytes a weight of each expert that has rows, up to about 16 rows an expert; FMA beyond.
+ */
+#include "kernels/cpu/lanes/gemm.h"
+#include "kernels/cpu/lanes/lanes.h"
+#include "kernels/cpu/lanes/vmath.h"
+
+#define BLOCK_ROWS (2 * GEMM_ROWS)
+
+/* What one stage is made of: its output columns in panels, and the panels a unit takes of each
+ * matrix (two of gate and two of up, or four of one). */
+struct stage {
+    int n_panel, group, n_group;
+    int width; /* output columns */
+};
+
+static struct stage stage_of(const struct ffn *f, int stage)
+{
+    struct stage s;
+    s.width = stage == 0 ? f->d_ff : f->d_model;
+    s.n_panel = (s.width + PANEL - 1) / PANEL;
+    s.group = GEMM_PANELS / 2;
+    s.n_group = (s.n_panel + s.group - 1) / s.group;
+    return s;
+}
+
+static int segment_blocks(const struct ffn_segment *seg)
+{
+    return (seg->end - seg->begin + BLOCK_ROWS - 1) / BLOCK_ROWS;
+}
+
+int LANES_NAME(ffn_units)(const struct ffn *f, int stage)
+{
+    struct stage s = stage_of(f, stage);
+    int n_block = 0;
+    for (int i = 0; i < f->n_seg; i++)
+        n_block += segment_blocks(&f->seg[i]);
+    return n_block * s.n_group;
+}
+
+/* One unit: assignments [begin, end) of one expert, panels [p0, p0 + n_panel). */
+struct piece {
+    const struct ffn_weights *w;
+    int begin, end;
+    int p0, n_panel;
+};
+
+/* Columns of h from panel j on, activated; and zeros behind d_ff when j is the last. */
+static void store_hidden(const struct ffn *f, enum dtype dtype, void *h, int col, int n, vec v)
+{
+    store_columns(h, dtype, (size_t)col, v, n);
+    int pad = k_padded(f->d_ff) - (col + n);
+    if (col + n == f->d_ff && pad > 0)
+        memset((unsigned char *)h + (size_t)(col + n) * dtype_bytes(dtype), 0,
+               (size_t)pad * dtype_bytes(dtype));
+}
+
+/* c: [n_row][panel][gate, up] columns, or [n_row][panel] where there is no gate. */
+static void activate(const struct ffn *f, const struct piece *piece, const float *c, size_t ldc,
+                     int begin, int n_row)
+{
+    const struct ffn_weights *w = piece->w;
+    int gated = w->gate.data != NULL;
+    vec alpha = v_set1(f->act_alpha), limit = v_set1(f->act_limit);
+    size_t h_bytes = (size_t)k_padded(f->d_ff) * dtype_bytes(w->up.dtype);
+    for (int j = 0; j < piece->n_panel; j++) {
+        int col = (piece->p0 + j) * PANEL, n = min_int(PANEL, f->d_ff - col);
+        vec gate_bias = bias_at(w->gate_bias, col, n), up_bias = bias_at(w->up_bias, col, n);
+        for (int r = 0; r < n_row; r++) {
+            const float *at = c + (size_t)r * ldc + (size_t)(j << gated) * PANEL;
+            vec u = v_load(gated ? at + PANEL : at);
+            if (w->up_bias)
+                u = v_add(u, up_bias);
+            vec out;
+            if (gated) {
+                vec g = v_load(at);
+                if (w->gate_bias)
+                    g = v_add(g, gate_bias);
+                out = v_act_mul(f->act, alpha, limit, g, u);
+            } else {
+                out = v_act(f->act, alpha, limit, u);
+            }
+            store_hidden(f, w->up.dtype, (unsigned char *)f->h + (size_t)(begin + r) * h_bytes, col,
+                         n, out);
+        }
+    }
+}
+
+static void piece_up(const struct ffn *f, const struct piece *piece)
+{
+    const struct ffn_weights *w = piece->w;
+    int n_panel = 0;
+    const unsigned char *panel[GEMM_PANELS];
+    for (int j = piece->p0; j < piece->p0 + piece->n_panel; j++) {
+        if (w->gate.data)
+            panel[n_panel++] = panel_at(&w->gate, j);
+        panel[n_panel++] = panel_at(&w->up, j);
+    }
+    _Alignas(64) float c[GEMM_ROWS * GEMM_PANELS * PANEL];
+    size_t ldc = (size_t)n_panel * PANEL;
+    for (int begin = piece->begin; begin < piece->end; begin += GEMM_ROWS) {
+        int n_row = min_int(GEMM_ROWS, piece->end - begin);
+        const unsigned char *x = f->x;
+        struct gemm_rows rows = {.x = x, .ld = f->ldx, .n = n_row, .dtype = w->up.dtype};
+        if (f->row)
+            rows.row = f->row + begin;
+        else
+            rows.x = x + (size_t)begin * f->ldx * dtype_bytes(w->up.dtype);
+        gemm(&rows, k_padded(f->d_model), panel, n_panel, c, ldc);
+        activate(f, piece, c, ldc, begin, n_row);
+    }
+}
+
+static void store_down(const struct ffn *f, const struct piece *piece, const float *c, size_t ldc,
+                       int begin, int n_row)
+{
+    const float *down_bias = piece->w->down_bias;
+    for (int j = 0; j < piece->n_panel; j++) {
+        int col = (piece->p0 + j) * PANEL, n = min_int(PANEL, f->d_model - col);
+        vec bias = bias_at(down_bias, col, n);
+        for (int r = 0; r < n_row; r++) {
+            vec v = v_load(c + (size_t)r * ldc + (size_t)j * PANEL);
+            if (down_bias)
+                v = v_add(v, bias);
+            store_columns(f->y, f->y_dtype, (size_t)(begin + r) * f->ldy + (size_t)col, v, n);
+        }
+    }
+}
+
+static void piece_down(const struct ffn *f, const struct piece *piece)
+{
+    const struct packed *down = &piece->w->down;
+    const unsigned char *panel[GEMM_PANELS];
+    for (int j = 0; j < piece->n_panel; j++)
+        panel[j] = panel_at(down, piece->p0 + j);
+    _Alignas(64) float c[GEMM_ROWS * GEMM_PANELS * PANEL];
+    size_t ldc = (size_t)piece->n_panel * PANEL, ldh = (size_t)k_padded(f->d_ff);
+    for (int begin = piece->begin; begin < piece->end; begin += GEMM_ROWS) {
+        int n_row = min_int(GEMM_ROWS, piece->end - begin);
+        const unsigned char *h = f->h;
+        struct gemm_rows rows = {.x = h + (size_t)begin * ldh * dtype_bytes(down->dtype),
+                                 .ld = ldh,
+                                 .n = n_row,
+                                 .dtype = down->dtype};
+        gemm(&rows, k_padded(f->d_ff), panel, piece->n_panel, c, ldc);
+        store_down(f, piece, c, ldc, begin, n_row);
+    }
+}
+
+void LANES_NAME(ffn)(const struct ffn *f, int stage, int unit_begin, int unit_end)
+{
+    struct stage s = stage_of(f, stage);
+    gemm_begin();
+    for (int i = 0, first = 0; i < f->n_seg && first < unit_end; i++) {
+        const struct ffn_segment *seg = &f->seg[i];
+        int n_block = segment_blocks(seg), n_unit = n_block * s.n_group;
+        int from = unit_begin > first ? unit_begin - first : 0;
+        int to = min_int(n_unit, unit_end - first);
+        for (int unit = from; unit < to; unit++) {
+            struct piece piece = {.w = seg->w};
+            piece.p0 = unit / n_block * s.group;
+            piece.n_panel = min_int(s.group, s.n_panel - piece.p0);
+            piece.begin = seg->begin + unit % n_block * BLOCK_ROWS;
+            piece.end = min_int(piece.begin + BLOCK_ROWS, seg->end);
+            if (stage == 0)
+                piece_up(f, &piece);
+            else
+                piece_down(f, &piece);
+        }
+        first += n_unit;
+    }
+    gemm_end();
+}

@@ -1,0 +1,82 @@
+/* matmul: y [n_row, n] = x [n_row, k] W^T + bias, by THE SUM of kernels.h.
+ * A unit is a group of panels and a block of rows. Few rows read each weight once, so a group is
+ * two panels: two streams from memory, and units enough for many threads. Many rows are cut into
+ * blocks that reuse a group from the second-level cache; neighbouring units share the group, so
+ * that the threads working on them read it from memory once. Neither cut enters the arithmetic.
+ * Roof: memory, 2 bytes a weight, up to about 16 rows; FMA beyond. */
+#include "kernels/cpu/lanes/gemm.h"
+#include "kernels/cpu/lanes/lanes.h"
+
+/* Up to this many rows weights are read about once, whatever is done. */
+#define FEW_ROWS        8
+#define FEW_ROWS_PANELS 2
+#define BLOCK_ROWS      (2 * GEMM_ROWS)
+
+struct cut {
+    int n_panel; /* of the matrix */
+    int group;   /* panels a unit */
+    int n_group;
+    int n_block; /* blocks of rows */
+};
+
+static struct cut cut_of(const struct matmul *m)
+{
+    struct cut cut;
+    cut.n_panel = (m->w->n + PANEL - 1) / PANEL;
+    cut.group = m->n_row <= FEW_ROWS ? FEW_ROWS_PANELS : GEMM_PANELS;
+    cut.n_group = (cut.n_panel + cut.group - 1) / cut.group;
+    cut.n_block = (m->n_row + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    return cut;
+}
+
+int LANES_NAME(matmul_units)(const struct matmul *m)
+{
+    struct cut cut = cut_of(m);
+    return cut.n_group * cut.n_block;
+}
+
+/* c [n_row, n_panel * PANEL] to y's columns of panels [p0, p0 + n_panel). */
+static void store_block(const struct matmul *m, const float *c, size_t ldc, int row, int n_row,
+                        int p0, int n_panel)
+{
+    for (int j = 0; j < n_panel; j++) {
+        int col = (p0 + j) * PANEL, n = min_int(PANEL, m->w->n - col);
+        vec bias = bias_at(m->bias, col, n);
+        for (int r = 0; r < n_row; r++) {
+            vec v = v_load(c + (size_t)r * ldc + (size_t)j * PANEL);
+            if (m->bias)
+                v = v_add(v, bias);
+            store_columns(m->y, m->y_dtype, (size_t)(row + r) * m->ldy + (size_t)col, v, n);
+        }
+    }
+}
+
+static void unit_run(const struct matmul *m, const struct cut *cut, int unit)
+{
+    int p0 = unit / cut->n_block * cut->group, n_panel = min_int(cut->group, cut->n_panel - p0);
+    int row = unit % cut->n_block * BLOCK_ROWS, end = min_int(row + BLOCK_ROWS, m->n_row);
+    const unsigned char *panel[GEMM_PANELS];
+    for (int j = 0; j < n_panel; j++)
+        panel[j] = panel_at(m->w, p0 + j);
+    _Alignas(64) float c[GEMM_ROWS * GEMM_PANELS * PANEL];
+    size_t ldc = (size_t)n_panel * PANEL;
+    for (; row < end; row += GEMM_ROWS) {
+        int n_row = min_int(GEMM_ROWS, end - row);
+        const unsigned char *x = m->x;
+        struct gemm_rows rows = {.x = x + (size_t)row * m->ldx * dtype_bytes(m->w->dtype),
+                                 .ld = m->ldx,
+                                 .n = n_row,
+                                 .dtype = m->w->dtype};
+        gemm(&rows, k_padded(m->w->k), panel, n_panel, c, ldc);
+        store_block(m, c, ldc, row, n_row, p0, n_panel);
+    }
+}
+
+void LANES_NAME(matmul)(const struct matmul *m, int unit_begin, int unit_end)
+{
+    struct cut cut = cut_of(m);
+    gemm_begin();
+    for (int unit = unit_begin; unit < unit_end; unit++)
+        unit_run(m, &cut, unit);
+    gemm_end();
+}
