@@ -14,7 +14,8 @@ size_t packed_bytes(enum dtype dtype, int n, int k)
         n > INT_MAX - PANEL)
         return 0;
     size_t bytes = (size_t)(n + PANEL - 1) / PANEL * PANEL;
-    if (mul_size(bytes, (size_t)k_padded(k), &bytes) || mul_size(bytes, dtype_bytes(dtype), &bytes))
+    if (mul_size(bytes, (size_t)k_padded(k), &bytes) ||
+        mul_size(bytes, dtype_bytes(dtype), &bytes) || bytes > PTRDIFF_MAX)
         return 0;
     return bytes;
 }
