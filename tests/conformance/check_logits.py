@@ -3,8 +3,8 @@
 
   f32: every row of logits, prompt and generated, within 1e-4 of the reference, and the 64 greedy
        tokens identical.
-  bf16: the prompt's rows within 5e-2. The fixtures were chosen so that rounding moves no router
-       choice; a wrong expert or a wrong scale shows as an error of order one.
+  bf16: the prompt's rows within 5e-2, except those where two experts nearly tie: there rounding may
+       rightly choose the other one. A wrong expert or scale shows as an error of order one.
 
 The error of a row is its largest absolute difference over the reference row's largest value.
 """
@@ -35,16 +35,18 @@ def errors(got_raw, want_raw, vocab, n_row):
             for i in range(n_row)]
 
 
-def judge(label, row_errors, n_prompt, bound):
-    worst = max(range(len(row_errors)), key=row_errors.__getitem__)
-    mean = sum(row_errors) / len(row_errors)
-    print(f"{label}: {len(row_errors)} rows, worst {row_errors[worst]:.3g} at position {worst}, "
-          f"mean {mean:.3g}, bound {bound:g}")
-    bad = [i for i, e in enumerate(row_errors) if not e <= bound]
+def judge(label, row_errors, bound, positions=None):
+    """row_errors of all rows; judged are those at positions (default: all)."""
+    judged = {i: row_errors[i] for i in positions or range(len(row_errors))}
+    worst = max(judged, key=judged.get)
+    print(f"{label}: {len(judged)} rows, worst {judged[worst]:.3g} at position {worst}, mean of "
+          f"{len(row_errors)} is {sum(row_errors) / len(row_errors):.3g}, bound {bound:g}")
+    bad = [i for i, e in judged.items() if not e <= bound]
     if bad:
-        raise Failure(f"{label}: {len(bad)} of {len(row_errors)} rows differ from transformers by "
-                      f"more than {bound:g}; the first is position {bad[0]} "
-                      f"({row_errors[bad[0]]:.3g}; the prompt has {n_prompt})")
+        raise Failure(f"{label}: {len(bad)} of {len(judged)} rows differ from transformers by more "
+                      f"than {bound:g}; the first is position {bad[0]} ({judged[bad[0]]:.3g})")
+    if not sum(row_errors) / len(row_errors) <= bound:
+        raise Failure(f"{label}: the mean of all rows' errors is above {bound:g}")
 
 
 def judge_tokens(got, want):
@@ -70,13 +72,14 @@ def check(binary, folder, options):
     greedy = expected["greedy"]
     out = generate(binary, folder, [expected["prompt"]], "--precision", "f32", "--ignore-eos",
                    *options, max_tokens=len(greedy))
-    judge("f32 prompt", errors(out.logits[0], want, vocab, n_prompt), n_prompt, F32_BOUND)
+    judge("f32 prompt", errors(out.logits[0], want, vocab, n_prompt), F32_BOUND)
     judge_tokens(out.tokens[0], greedy)
-    judge("f32 all", errors(out.logits[0], want, vocab, n_row), n_prompt, F32_BOUND)
+    judge("f32 all", errors(out.logits[0], want, vocab, n_row), F32_BOUND)
     print(f"{len(greedy)} greedy tokens identical")
     out = generate(binary, folder, [expected["prompt"]], "--precision", "bf16", "--ignore-eos",
                    *options, max_tokens=1)
-    judge("bf16 prompt", errors(out.logits[0], want, vocab, n_prompt), n_prompt, BF16_BOUND)
+    judge("bf16 prompt", errors(out.logits[0], want, vocab, n_prompt), BF16_BOUND,
+          expected["bf16_rows"])
 
 
 def refuses(claim, *args):
@@ -90,14 +93,15 @@ def refuses(claim, *args):
 def self_test(folder):
     """The comparison itself must fail on a slightly wrong answer."""
     expected, want, n_row = load(folder)
-    vocab, n_prompt = expected["vocab"], expected["n_prompt"]
-    judge("same", errors(want, want, vocab, n_row), n_prompt, F32_BOUND)
+    vocab = expected["vocab"]
+    judge("same", errors(want, want, vocab, n_row), F32_BOUND)
     wrong = floats(want)
     row = wrong[7 * vocab:8 * vocab]
     wrong[7 * vocab] += 3e-4 * max(map(abs, row))
-    refuses(judge, "wrong", errors(wrong.tobytes(), want, vocab, n_row), n_prompt, F32_BOUND)
+    refuses(judge, "wrong", errors(wrong.tobytes(), want, vocab, n_row), F32_BOUND)
     wrong[7 * vocab] = math.nan
-    refuses(judge, "nan", errors(wrong.tobytes(), want, vocab, n_row), n_prompt, F32_BOUND)
+    refuses(judge, "nan", errors(wrong.tobytes(), want, vocab, n_row), F32_BOUND)
+    refuses(judge, "mean", [1.0, 0.0, 0.0], F32_BOUND, [1, 2])
     refuses(errors, want[:-4], want, vocab, n_row)
     refuses(judge_tokens, expected["greedy"][:-1], expected["greedy"])
     refuses(judge_tokens, [*expected["greedy"][:-1], -1], expected["greedy"])
