@@ -34,23 +34,36 @@ struct block {
     float c[DIM * DIM];
 };
 
-/* Exponents of the four kinds: around 1; wide; products around the smallest normal, with denormal
- * operands; and pairs of opposite products that leave the last bits. */
-static void block_fill(struct block *block, int kind, uint64_t *state)
+/* Kinds of blocks, by the biased exponents of a, b and c. Denormals and underflow need blocks of
+ * their own: beside an ordinary product they vanish in its last bit. */
+struct kind {
+    uint32_t a, a_span, b, b_span, c, c_span;
+    int cancel; /* every second pair of products is the one before with its sign turned */
+};
+
+static const struct kind kinds[] = {
+    {120, 10, 120, 10, 120, 10, 0}, /* around 1 */
+    {90, 70, 90, 70, 90, 70, 0},    /* wide */
+    {0, 2, 120, 12, 0, 6, 0},       /* denormal operands, c among them */
+    {60, 8, 60, 8, 0, 6, 0},        /* products and sums around the smallest normal */
+    {124, 4, 124, 4, 110, 4, 1},    /* sums that cancel to their last bits */
+};
+#define N_KIND ((int)(sizeof kinds / sizeof *kinds))
+
+static void block_fill(struct block *block, const struct kind *kind, uint64_t *state)
 {
-    static const uint32_t low[4] = {120, 90, 0, 124}, span[4] = {10, 70, 130, 4};
     for (int i = 0; i < DIM * 32; i++) {
-        block->a[i] = random_bf16(state, low[kind], span[kind]);
-        block->b[i] = random_bf16(state, low[kind], span[kind]);
+        block->a[i] = random_bf16(state, kind->a, kind->a_span);
+        block->b[i] = random_bf16(state, kind->b, kind->b_span);
     }
     for (int i = 0; i < DIM * DIM; i++)
-        block->c[i] = bf16_to_f32(random_bf16(state, low[kind], span[kind]));
-    if (kind == 3) {
-        for (int i = 0; i + 2 < DIM * 32; i += 4) {
-            block->a[i + 2] = block->a[i] ^ 0x8000u;
-            block->a[i + 3] = block->a[i + 1] ^ 0x8000u;
-        }
+        block->c[i] = bf16_to_f32(random_bf16(state, kind->c, kind->c_span));
+    for (int i = 0; kind->cancel && i + 3 < DIM * 32; i += 4) {
+        block->a[i + 2] = block->a[i] ^ 0x8000u;
+        block->a[i + 3] = block->a[i + 1] ^ 0x8000u;
     }
+    for (int pair = 1; kind->cancel && pair < DIM; pair += 2)
+        memcpy(block->b + pair * 32, block->b + (pair - 1) * 32, 32 * sizeof *block->b);
 }
 
 static void block_sum(const struct block *block, float *c)
@@ -77,7 +90,7 @@ int tile_block_is_sum(tile_block_fn *fn)
     for (int i = 0; i < N_BLOCK && equal; i++) {
         struct block block;
         float expected[DIM * DIM];
-        block_fill(&block, i % 4, &state);
+        block_fill(&block, &kinds[i % N_KIND], &state);
         block_sum(&block, expected);
         fn(block.a, block.b, block.c);
         equal = memcmp(block.c, expected, sizeof expected) == 0;
