@@ -15,7 +15,9 @@
  * A unit is a tile of rows of one span, and one KV head. A span with few of these (decode) spreads
  * its splits over units too (stage 0 writes each (m, l, o) to scratch, stage 1 merges); a span with
  * many (prefill) goes through its splits within the unit and needs no scratch and no stage 1. The
- * order of operations is the same. */
+ * order of operations is the same.
+ *
+ * PRECOND: n_head % n_kv_head == 0; 1 <= d_head <= LIMIT_D_HEAD; scratch 64-byte aligned. */
 #include "kernels/cpu/lanes/attention.h"
 #include "base/limits.h"
 #include "kernels/cpu/lanes/tail.h"
@@ -30,17 +32,36 @@
 /* Slots of scratch at most; spans beyond it stay whole. It bounds the scratch of any call. */
 #define SLOT_MAX ((size_t)1 << 17)
 
+/* What all spans of a call share. */
+struct call {
+    const struct attn *a;
+    int group;          /* query heads a KV head */
+    int items;          /* a pass takes at once: limited by the state that lies on the stack */
+    int tile_rows;      /* rows a tile */
+    size_t slot_floats; /* o, padded to lines of its own, then m and l on one more */
+};
+
 /* How one span is cut. Ranges half-open. */
 struct cut {
     const struct attn_span *span;
-    int n_row, tile_rows, n_tile; /* rows a tile, tiles */
-    int split, n_split;           /* splits [split, split + n_split) hold all that its rows see */
-    int spread;                   /* its splits are units and have slots */
-    size_t slot;                  /* its first slot: [n_split, n_row, n_head] */
-    int unit[2];                  /* units of each stage */
+    int n_row, n_tile;
+    int split, n_split; /* splits [split, split + n_split) hold all that its rows see */
+    int unit[2];        /* units of each stage */
+    size_t slot;        /* its first slot, if it spreads its splits: [n_split, n_row, n_head] */
+    size_t n_slot;      /* 0: its splits stay within the unit */
 };
 
 /* ---- the cut of a call ---- */
+
+static struct call call_of(const struct attn *a)
+{
+    struct call c = {.a = a, .group = a->n_head / a->kv.n_kv_head};
+    c.items = TILE_FLOATS / a->kv.d_head;
+    c.items = c.items > TILE_ITEMS ? TILE_ITEMS : c.items < TILE_LEAST ? TILE_LEAST : c.items;
+    c.tile_rows = c.items > c.group ? c.items / c.group : 1;
+    c.slot_floats = ((size_t)a->kv.d_head + LANES - 1) / LANES * LANES + LANES;
+    return c;
+}
 
 static int row_hi(const struct attn_span *s, int row)
 {
@@ -53,76 +74,49 @@ static int row_lo(const struct attn *a, const struct attn_span *s, int row)
     return a->window > 0 && hi > a->window ? hi - a->window : 0;
 }
 
-/* Items a pass takes at once: limited by the state that lies on the stack. */
-static int tile_items(int d_head)
-{
-    int n = TILE_FLOATS / d_head;
-    return n > TILE_ITEMS ? TILE_ITEMS : n < TILE_LEAST ? TILE_LEAST : n;
-}
-
 /* The cut of span i, given the slots taken by those before it. */
-static struct cut cut_span(const struct attn *a, int i, size_t slot)
+static struct cut cut_span(const struct call *call, int i, size_t slot)
 {
+    const struct attn *a = call->a;
     const struct attn_span *s = &a->span[i];
-    int rows = tile_items(a->kv.d_head) / (a->n_head / a->kv.n_kv_head);
-    struct cut c = {.span = s, .n_row = s->end - s->begin, .slot = slot};
+    struct cut c = {.span = s, .n_row = s->end - s->begin, .n_tile = 1, .slot = slot};
     if (c.n_row <= 0) {
         return c;
     }
-    c.tile_rows = rows > 0 ? rows : 1;
-    c.n_tile = (c.n_row + c.tile_rows - 1) / c.tile_rows;
+    if (c.n_row > 1) {
+        c.n_tile = (c.n_row + call->tile_rows - 1) / call->tile_rows;
+    }
     c.split = row_lo(a, s, s->begin) / KV_SPLIT;
     c.n_split = (row_hi(s, s->end - 1) - 1) / KV_SPLIT + 1 - c.split;
     c.unit[0] = c.n_tile * a->kv.n_kv_head;
-    size_t slots = (size_t)c.n_split * (size_t)c.n_row * (size_t)a->n_head;
-    if (c.n_split > 1 && c.unit[0] < SPREAD_BELOW && slot + slots <= SLOT_MAX) {
-        c.spread = 1;
+    size_t n_slot = (size_t)c.n_split * (size_t)c.n_row * (size_t)a->n_head;
+    if (c.n_split > 1 && c.unit[0] < SPREAD_BELOW && slot + n_slot <= SLOT_MAX) {
+        c.n_slot = n_slot;
         c.unit[0] *= c.n_split;
         c.unit[1] = c.n_row * a->kv.n_kv_head;
     }
     return c;
 }
 
-static size_t cut_slots(const struct attn *a, const struct cut *c)
-{
-    return c->spread ? (size_t)c->n_split * (size_t)c->n_row * (size_t)a->n_head : 0;
-}
-
-/* Scratch: m, l of all slots, then o of all slots, each o on cache lines of its own. */
-struct slots {
-    float *ml; /* [n_slot, 2] */
-    float *o;  /* [n_slot, d_pad] */
-    size_t d_pad, bytes;
-};
-
-static struct slots slots_of(const struct attn *a)
-{
-    size_t n = 0;
-    for (int i = 0; i < a->n_span; i++) {
-        struct cut c = cut_span(a, i, n);
-        n += cut_slots(a, &c);
-    }
-    struct slots s = {.d_pad = ((size_t)a->kv.d_head + LANES - 1) / LANES * LANES};
-    size_t ml = (n * 2 + LANES - 1) / LANES * LANES;
-    s.bytes = (ml + n * s.d_pad) * sizeof(float);
-    s.ml = a->scratch;
-    s.o = s.ml ? s.ml + ml : NULL;
-    return s;
-}
-
 size_t LANES_NAME(attn_scratch_bytes)(const struct attn *a)
 {
-    return slots_of(a).bytes;
+    struct call call = call_of(a);
+    size_t slot = 0;
+    for (int i = 0; i < a->n_span; i++) {
+        slot += cut_span(&call, i, slot).n_slot;
+    }
+    return slot * call.slot_floats * sizeof(float);
 }
 
 int LANES_NAME(attn_units)(const struct attn *a, int stage)
 {
+    struct call call = call_of(a);
     int n = 0;
     size_t slot = 0;
     for (int i = 0; i < a->n_span; i++) {
-        struct cut c = cut_span(a, i, slot);
+        struct cut c = cut_span(&call, i, slot);
         n += c.unit[stage];
-        slot += cut_slots(a, &c);
+        slot += c.n_slot;
     }
     return n;
 }
@@ -215,7 +209,7 @@ static void finish(const struct attn *a, int row, int head, struct total *t)
 
 /* ---- stage 0 ---- */
 
-/* Rows [row, row_end) and query heads [head, head_end) of one KV head: at most tile_items items. */
+/* Rows [row, row_end) and query heads [head, head_end) of one KV head: at most call.items items. */
 struct tile {
     int row, row_end, head, head_end;
 };
@@ -234,10 +228,12 @@ static int tile_fill(const struct attn *a, const struct attn_span *s, const stru
     return n;
 }
 
-static size_t slot_of(const struct attn *a, const struct cut *c, int split, int row, int head)
+/* The slot of a row, head and split: o [d_head], and m, l on its last line. */
+static float *slot_of(const struct call *call, const struct cut *c, int split, int row, int head)
 {
     size_t at = (size_t)(split - c->split) * (size_t)c->n_row + (size_t)(row - c->span->begin);
-    return c->slot + at * (size_t)a->n_head + (size_t)head;
+    at = c->slot + at * (size_t)call->a->n_head + (size_t)head;
+    return (float *)call->a->scratch + at * call->slot_floats;
 }
 
 static int sees(const struct attn_item *item, int split)
@@ -246,29 +242,30 @@ static int sees(const struct attn_item *item, int split)
 }
 
 /* One split of a tile, to its slots. */
-static void tile_spread(const struct attn *a, const struct cut *c, const struct slots *slots,
-                        int split, const struct tile *t)
+static void tile_spread(const struct call *call, const struct cut *c, int split,
+                        const struct tile *t)
 {
+    const struct attn *a = call->a;
     struct attn_item item[TILE_ITEMS];
     int heads = t->head_end - t->head, n = tile_fill(a, c->span, t, item);
     for (int i = 0; i < n; i++) {
-        size_t slot = slot_of(a, c, split, t->row + i / heads, t->head + i % heads);
-        item[i].o = slots->o + slot * slots->d_pad;
+        item[i].o = slot_of(call, c, split, t->row + i / heads, t->head + i % heads);
     }
-    split_pass(a, c->span, t->head / (a->n_head / a->kv.n_kv_head), split, item, n);
+    split_pass(a, c->span, t->head / call->group, split, item, n);
     for (int i = 0; i < n; i++) {
-        size_t slot = slot_of(a, c, split, t->row + i / heads, t->head + i % heads);
-        slots->ml[2 * slot] = item[i].m;
-        slots->ml[2 * slot + 1] = item[i].l;
+        float *ml = item[i].o + call->slot_floats - LANES;
+        ml[0] = item[i].m;
+        ml[1] = item[i].l;
     }
 }
 
 /* All splits of a tile, to the output. */
-static void tile_whole(const struct attn *a, const struct cut *c, const struct tile *t)
+static void tile_whole(const struct call *call, const struct cut *c, const struct tile *t)
 {
     float o[STATE_FLOATS], sum[STATE_FLOATS];
     struct attn_item item[TILE_ITEMS];
     struct total total[TILE_ITEMS];
+    const struct attn *a = call->a;
     int heads = t->head_end - t->head, n = tile_fill(a, c->span, t, item), d_head = a->kv.d_head;
     for (int i = 0; i < n; i++) {
         item[i].o = o + i * d_head;
@@ -277,7 +274,7 @@ static void tile_whole(const struct attn *a, const struct cut *c, const struct t
     }
     int split = row_lo(a, c->span, t->row) / KV_SPLIT, hi = row_hi(c->span, t->row_end - 1);
     for (; split * KV_SPLIT < hi; split++) {
-        split_pass(a, c->span, t->head / (a->n_head / a->kv.n_kv_head), split, item, n);
+        split_pass(a, c->span, t->head / call->group, split, item, n);
         for (int i = 0; i < n; i++) {
             if (sees(&item[i], split)) {
                 merge(&total[i], item[i].m, item[i].l, item[i].o, d_head);
@@ -289,41 +286,41 @@ static void tile_whole(const struct attn *a, const struct cut *c, const struct t
     }
 }
 
-/* Unit u of a span: [n_split if spread][n_kv_head][n_tile], so that neighbours share K and V. */
-static void run_unit(const struct attn *a, const struct cut *c, const struct slots *slots, int u)
+/* Unit u of a span: [n_split if it spreads][n_kv_head][n_tile], so that neighbours share K and V.
+ */
+static void run_unit(const struct call *call, const struct cut *c, int u)
 {
-    int group = a->n_head / a->kv.n_kv_head, most = tile_items(a->kv.d_head);
-    int at = u % c->n_tile, kv_head = u / c->n_tile % a->kv.n_kv_head;
-    int split = c->split + u / c->n_tile / a->kv.n_kv_head, head_end = (kv_head + 1) * group;
-    struct tile t = {.row = c->span->begin + at * c->tile_rows};
-    t.row_end = t.row + c->tile_rows < c->span->end ? t.row + c->tile_rows : c->span->end;
-    for (t.head = kv_head * group; t.head < head_end; t.head = t.head_end) {
-        t.head_end = head_end - t.head > most ? t.head + most : head_end;
-        if (c->spread) {
-            tile_spread(a, c, slots, split, &t);
+    int n_kv_head = call->a->kv.n_kv_head, kv_head = u / c->n_tile % n_kv_head;
+    int split = c->split + u / c->n_tile / n_kv_head, head_end = (kv_head + 1) * call->group;
+    struct tile t = {.row = c->span->begin + u % c->n_tile * call->tile_rows};
+    t.row_end = t.row + call->tile_rows < c->span->end ? t.row + call->tile_rows : c->span->end;
+    for (t.head = kv_head * call->group; t.head < head_end; t.head = t.head_end) {
+        t.head_end = head_end - t.head > call->items ? t.head + call->items : head_end;
+        if (c->n_slot > 0) {
+            tile_spread(call, c, split, &t);
         } else {
-            tile_whole(a, c, &t);
+            tile_whole(call, c, &t);
         }
     }
 }
 
 /* ---- stage 1 ---- */
 
-/* Unit u of a spread span: one row and the query heads of one KV head. */
-static void merge_unit(const struct attn *a, const struct cut *c, const struct slots *slots, int u)
+/* Unit u of a span that spreads: one row and the query heads of one KV head. */
+static void merge_unit(const struct call *call, const struct cut *c, int u)
 {
+    const struct attn *a = call->a;
     float o[LIMIT_D_HEAD];
-    int group = a->n_head / a->kv.n_kv_head, row = c->span->begin + u / a->kv.n_kv_head;
+    int row = c->span->begin + u / a->kv.n_kv_head, head = u % a->kv.n_kv_head * call->group;
     int first = row_lo(a, c->span, row) / KV_SPLIT;
     int last = (row_hi(c->span, row) - 1) / KV_SPLIT;
-    for (int i = 0; i < group; i++) {
-        int head = u % a->kv.n_kv_head * group + i;
+    for (int end = head + call->group; head < end; head++) {
         struct total t = {.o = o};
         state_reset(&t.m, &t.l, t.o, a->kv.d_head);
         for (int split = first; split <= last; split++) {
-            size_t s = slot_of(a, c, split, row, head);
-            merge(&t, slots->ml[2 * s], slots->ml[2 * s + 1], slots->o + s * slots->d_pad,
-                  a->kv.d_head);
+            const float *slot = slot_of(call, c, split, row, head);
+            const float *ml = slot + call->slot_floats - LANES;
+            merge(&t, ml[0], ml[1], slot, a->kv.d_head);
         }
         finish(a, row, head, &t);
     }
@@ -331,21 +328,20 @@ static void merge_unit(const struct attn *a, const struct cut *c, const struct s
 
 void LANES_NAME(attn)(const struct attn *a, int stage, int unit_begin, int unit_end)
 {
-    struct slots slots = slots_of(a);
+    struct call call = call_of(a);
     size_t slot = 0;
     int base = 0;
     for (int i = 0; i < a->n_span && base < unit_end; i++) {
-        struct cut c = cut_span(a, i, slot);
-        int begin = unit_begin > base ? unit_begin - base : 0;
+        struct cut c = cut_span(&call, i, slot);
         int end = unit_end - base < c.unit[stage] ? unit_end - base : c.unit[stage];
-        for (int u = begin; u < end; u++) {
+        for (int u = unit_begin > base ? unit_begin - base : 0; u < end; u++) {
             if (stage == 0) {
-                run_unit(a, &c, &slots, u);
+                run_unit(&call, &c, u);
             } else {
-                merge_unit(a, &c, &slots, u);
+                merge_unit(&call, &c, u);
             }
         }
         base += c.unit[stage];
-        slot += cut_slots(a, &c);
+        slot += c.n_slot;
     }
 }

@@ -308,7 +308,7 @@ static void group_pass(const struct attn *a, const struct pass *p, int pos, stru
     }
     values(n, p, item, s, all);
     for (int i = 0; i < n; i++) {
-        struct range after = {at_least(all.hi, own[i].lo), own[i].hi};
+        struct range after = {all.hi, own[i].hi};
         values(1, p, &item[i], &s[i], after);
     }
 }
