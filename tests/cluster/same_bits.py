@@ -8,7 +8,8 @@ baseline's bytes. The batch's other prompts are compared too, from run to run.
 
 The default run takes a covering selection of the product: every pair of values of two options
 occurs in some run. --full takes the whole product. Two more runs use workers that already run
-(--workers-at), with experts split unevenly and with replicas.
+(--workers-at), with experts split unevenly and with replicas; and each instruction set of this CPU
+must agree with the baseline where it says that it is of the same numerics class.
 
 The prompt goes on with the fixture's first generated tokens, so that chunks of 5 are many and
 rotary scalings pass their original context inside the prompt.
@@ -104,10 +105,10 @@ class Bits:
     def rows(self, raw):
         return [raw[i:i + 4 * self.vocab] for i in range(0, len(raw), 4 * self.vocab)]
 
-    def run(self, row):
+    def run(self, row, env=None):
         prompts = self.prompts if row["batch"] else [self.prompts[TARGET_AT]]
         return generate(self.binary, self.model, prompts, *self.common, *options_of(row),
-                        max_tokens=N_GENERATED)
+                        max_tokens=N_GENERATED, env=env)
 
     def same(self, what, out, at, want, want_at):
         if out.logits[at] != want.logits[want_at]:
@@ -142,6 +143,20 @@ def check_running_workers(bits, binary, model, precision, n_expert):
         for batch in (False, True):
             with Workers(binary, model, precision, sets) as at:
                 bits.check({"--workers-at": at, "batch": batch}, f" (experts {' | '.join(sets)})")
+
+
+def check_instruction_sets(bits):
+    """SIGMOE_ISA forces one; what this CPU lacks is refused as a mistake of usage (2)."""
+    for isa in ("portable", "avx2", "avx512", "amx"):
+        try:
+            out = bits.run({"batch": False}, {"SIGMOE_ISA": isa})
+        except Failure as failure:
+            if not str(failure).startswith("exit 2:"):
+                raise
+            print(f"{isa}: not on this CPU")
+            continue
+        if out.report["stats"]["numerics"] == bits.baseline.report["stats"]["numerics"]:
+            bits.same(f"instruction set {isa}", out, 0, bits.baseline, 0)
 
 
 def n_expert_of(model):
@@ -183,6 +198,7 @@ def check(binary, name, full):
                 except Failure as failure:
                     failures.append(str(failure))
                     print(f"differs: {failure}", flush=True)
+            check_instruction_sets(bits)
             if n_expert:
                 check_running_workers(bits, binary, model, precision, n_expert)
         if failures:
