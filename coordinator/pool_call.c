@@ -203,8 +203,8 @@ static int call_build(struct pool *pool, struct call *c, int64_t now, struct err
     struct msg_request m;
     c->id = pool->next_call++;
     call_request(pool, c, &m);
-    m.budget_us = (uint64_t)((c->deadline_ns - now) / NS_PER_US);
-    m.budget_us = m.budget_us ? m.budget_us : 1;
+    m.budget_us =
+        c->deadline_ns - now > NS_PER_US ? (uint64_t)((c->deadline_ns - now) / NS_PER_US) : 1;
     m.rows = wirebuf_data(rows);
     int rc = msg_build_request(&c->frames, &m, rows, rows_bytes, index, index_bytes);
     if (rc) {

@@ -123,7 +123,6 @@ int link_open(struct pool *pool, struct link *l, struct err *err)
         return rc;
     }
     l->incarnation = fresh_incarnation(pool);
-    l->peer_incarnation = 0;
     greet(pool, l, LINK_HELLO);
     return 0;
 }
@@ -187,11 +186,14 @@ void link_leave(struct pool *pool, struct link *l, const char *why)
     log_leaving(pool, l, why, n, oldest);
 }
 
-void link_forgotten(struct pool *pool, struct link *l)
+/* Calls sent before a time go back to the head of the queue, in order, to be sent under new ids;
+ * abandoned ones are over. Returns how many are sent again. */
+static int send_again(struct pool *pool, struct link *l, int64_t before_ns)
 {
     struct call_list again;
     call_list_init(&again);
-    for (struct call *c; (c = call_list_pop(&l->sent));) {
+    while (l->sent.head && l->sent.head->sent_ns < before_ns) {
+        struct call *c = call_list_pop(&l->sent);
         if (c->dispatch) {
             call_list_push(&again, c);
         } else {
@@ -199,9 +201,16 @@ void link_forgotten(struct pool *pool, struct link *l)
             call_put(pool, c);
         }
     }
-    log_info("pool", "worker %s (%s) does not know us: Hello again, %d calls sent again", l->name,
-             l->endpoint, again.n);
+    int n = again.n;
     call_list_prepend(&l->queue, &again);
+    return n;
+}
+
+void link_forgotten(struct pool *pool, struct link *l)
+{
+    int n = send_again(pool, l, INT64_MAX);
+    log_info("pool", "worker %s (%s) does not know us: Hello again, %d calls are sent again",
+             l->name, l->endpoint, n);
     greet(pool, l, LINK_FORGOTTEN);
 }
 
@@ -277,12 +286,8 @@ void link_on_welcome(struct pool *pool, struct link *l, const struct msg_welcome
     }
     int was = link_member(l), same = was && memcmp(l->held, w->held, w->held_bytes) == 0 &&
                                      strcmp(l->numerics, w->numerics) == 0;
-    if (l->state == LINK_UP && l->peer_incarnation != w->incarnation) {
-        link_forgotten(pool, l); /* another process answers: what was sent to the old one is lost */
-    }
     copy_text(l->name, sizeof(l->name), w->name[0] ? w->name : l->endpoint);
     copy_text(l->numerics, sizeof(l->numerics), w->numerics);
-    l->peer_incarnation = w->incarnation;
     l->peer_epoch = w->epoch;
     l->credits = w->credits;
     l->row_limit = w->row_limit;
@@ -301,19 +306,45 @@ void link_on_welcome(struct pool *pool, struct link *l, const struct msg_welcome
     link_log_joined(pool, l);
 }
 
+/* A connection keeps its order. So a worker that answers a Ping with nothing queued has answered
+ * all that was sent before it; a call from then that is still out went down with an old connection
+ * or an old process. (That we are strangers to the new one, its answer will say.) */
+static void find_lost(struct pool *pool, struct link *l, const struct msg_ping *p)
+{
+    if (p->nonce != l->ping_nonce || p->queued || !l->sent.head ||
+        l->sent.head->sent_ns >= l->pinged_ns) {
+        return;
+    }
+    const struct call *c = l->sent.head;
+    int layer = c->layer, n_row = c->n_row, n = send_again(pool, l, l->pinged_ns);
+    log_warn("pool",
+             "worker %s (%s) has lost calls, the oldest of layer %d, %d rows, deadline %lld ms: %d "
+             "are sent again",
+             l->name, l->endpoint, layer, n_row,
+             (long long)(pool->config.call_timeout_ns / NS_PER_MS), n);
+}
+
+static void answer_ping(struct pool *pool, struct link *l, uint64_t nonce)
+{
+    struct msg_ping m = {.nonce = nonce, .reply = 1};
+    struct frames f;
+    frames_init(&f);
+    if (msg_build_ping(&f, &m) == 0) {
+        send_control(pool, l, &f);
+    }
+}
+
 void link_on_ping(struct pool *pool, struct link *l, const struct msg_ping *p)
 {
     if (!p->reply) {
-        struct msg_ping m = {.nonce = p->nonce, .reply = 1};
-        struct frames f;
-        frames_init(&f);
-        if (msg_build_ping(&f, &m) == 0) {
-            send_control(pool, l, &f);
+        answer_ping(pool, l, p->nonce);
+    } else if (l->state == LINK_UP) {
+        find_lost(pool, l, p);
+        if (p->epoch != l->peer_epoch) {
+            /* It loaded or dropped experts since: a new Welcome has the new table. */
+            l->peer_epoch = p->epoch;
+            say_hello(pool, l, pool_now(pool));
         }
-    } else if (l->state == LINK_UP && p->epoch != l->peer_epoch) {
-        /* It loaded or dropped experts since: a new Welcome has the new table. */
-        l->peer_epoch = p->epoch;
-        say_hello(pool, l, pool_now(pool));
     }
 }
 
@@ -357,24 +388,35 @@ static int64_t latest(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
+static int64_t earliest(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
 static void say_ping(struct pool *pool, struct link *l, int64_t now)
 {
     struct msg_ping m = {.nonce = ++pool->next_nonce};
     struct frames f;
     frames_init(&f);
-    l->pinged_ns = now;
+    l->pinged_ns = pool_now(pool);
+    l->ping_nonce = m.nonce;
     if (msg_build_ping(&f, &m) == 0 && send_control(pool, l, &f) == 0 && !l->ping_open_ns) {
         l->ping_open_ns = now;
     }
 }
 
-/* After an ordinary silence, or soon when the last sending was refused: whether it is still refused
- * must be known before the worker is given up for it. */
+/* After an ordinary silence, or when a call takes long (it may be lost); soon when the last sending
+ * was refused: whether it still is must be known before the worker is given up for it. */
 static int64_t ping_due(const struct pool *pool, const struct link *l)
 {
-    int64_t interval = pool->config.ping_interval_ns;
-    return l->refused_ns ? l->pinged_ns + interval / 8
-                         : latest(l->heard_ns, l->pinged_ns) + interval;
+    int64_t interval = pool->config.ping_interval_ns, at = latest(l->heard_ns, l->pinged_ns);
+    if (l->refused_ns) {
+        return l->pinged_ns + interval / 8;
+    }
+    if (l->sent.head) {
+        at = earliest(at, latest(l->sent.head->sent_ns, l->pinged_ns));
+    }
+    return at + interval;
 }
 
 /* The first call overdue: its dispatch does not try this worker again, so that one that answers
@@ -441,11 +483,6 @@ void link_tick(struct pool *pool, struct link *l, int64_t now)
     if (l->state == LINK_HELLO || l->state == LINK_FORGOTTEN) {
         tick_greeting(pool, l, now);
     }
-}
-
-static int64_t earliest(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
 }
 
 int64_t link_timer(const struct pool *pool, const struct link *l, int64_t now)

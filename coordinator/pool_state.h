@@ -50,7 +50,7 @@ struct link {
     int index;
     enum link_state state;
     char endpoint[LIMIT_NAME_BYTES], name[LIMIT_NAME_BYTES], numerics[32];
-    uint64_t incarnation, peer_incarnation, peer_epoch;
+    uint64_t incarnation, peer_epoch, ping_nonce;
     int credits, row_limit, n_held;
     uint8_t *held; /* bitmap [n_layer * n_expert], LSB first, as Welcome has it */
     struct call_list sent, queue;

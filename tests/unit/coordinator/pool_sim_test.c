@@ -277,7 +277,3 @@ int main(void)
     log_set_level(LOG_ERROR); /* deaths are what these runs are made of */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
-
-/* Helpers are no room: they are compiled into the test that uses them. */
-#include "sim.c"
-#include "sim_bench.c"

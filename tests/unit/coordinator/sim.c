@@ -24,7 +24,7 @@ struct sim_link {
     int64_t last_at[2]; /* of the last message each way: order is kept */
     uint64_t out[256];  /* calls sent and not answered */
     int n_out;
-    uint64_t peer_incarnation;
+    uint64_t ping_nonce, last_call, last_call_at_ping;
 };
 
 struct sim_worker {
@@ -32,7 +32,7 @@ struct sim_worker {
     uint64_t life, greeted /* connection */, epoch;
     struct sim_ways ways;
     uint8_t *held;
-    int n_request, *batch;
+    int n_request, *batch, n_hung;
 };
 
 struct inbox {
@@ -199,6 +199,7 @@ void sim_forget(struct sim *s, int worker)
 {
     s->worker[worker].life++;
     s->worker[worker].greeted = 0;
+    s->worker[worker].n_hung = 0;
 }
 
 void sim_kill(struct sim *s, int worker)
@@ -340,6 +341,7 @@ static void worker_request(struct sim *s, int link, struct sim_worker *w,
         w->epoch++;
     }
     if (w->ways.hang || chance(s, s->config.hang)) {
+        w->n_hung += w->ways.hang || sim_random(s, 2);
         return;
     }
     if (chance(s, s->config.fail)) {
@@ -352,10 +354,10 @@ static void worker_request(struct sim *s, int link, struct sim_worker *w,
 static void worker_ping(struct sim *s, int link, const struct sim_worker *w,
                         const struct msg_ping *p)
 {
-    struct msg_ping m = {.nonce = p->nonce, .reply = 1, .epoch = w->epoch};
+    struct msg_ping m = {.nonce = p->nonce, .reply = 1, .epoch = w->epoch, .queued = w->n_hung};
     struct frames f;
-    if (w->greeted != s->link[link].connection) {
-        answer_error(s, link, 0, WIRE_NO_HELLO);
+    if (w->greeted != s->link[link].connection && sim_random(s, 2)) {
+        answer_error(s, link, 0, WIRE_NO_HELLO); /* or answers a stranger's Ping as well */
         return;
     }
     frames_init(&f);
@@ -398,7 +400,7 @@ static void note_request(struct sim *s, struct sim_link *l, uint64_t call)
         violate(s, "more calls outstanding than credits", (uint64_t)l->n_out + 1);
         return;
     }
-    l->out[l->n_out++] = call;
+    l->out[l->n_out++] = l->last_call = call;
 }
 
 static void note_sent(struct sim *s, struct sim_link *l, const struct frames *f)
@@ -411,6 +413,9 @@ static void note_sent(struct sim *s, struct sim_link *l, const struct frames *f)
     }
     if (m.kind == MSG_REQUEST) {
         note_request(s, l, m.u.request.call);
+    } else if (m.kind == MSG_PING) {
+        l->ping_nonce = m.u.ping.nonce;
+        l->last_call_at_ping = l->last_call;
     }
     msg_free(&m);
 }
@@ -426,6 +431,19 @@ static void note_answered(struct sim_link *l, uint64_t call, int forgot)
     }
 }
 
+/* The pool may take calls as lost that were sent before a Ping which is answered with nothing
+ * queued. */
+static void note_pinged(struct sim_link *l, const struct msg_ping *p)
+{
+    for (int i = 0; p->nonce == l->ping_nonce && !p->queued && i < l->n_out;) {
+        if (l->out[i] <= l->last_call_at_ping) {
+            l->out[i] = l->out[--l->n_out];
+        } else {
+            i++;
+        }
+    }
+}
+
 static void note_received(struct sim *s, struct sim_link *l, const struct frames *f)
 {
     struct msg m;
@@ -436,14 +454,12 @@ static void note_received(struct sim *s, struct sim_link *l, const struct frames
         note_answered(l, m.u.reply.call, 0);
     } else if (m.kind == MSG_NOT_HELD) {
         note_answered(l, m.u.not_held.call, 0);
+    } else if (m.kind == MSG_PING) {
+        note_pinged(l, &m.u.ping);
     } else if (m.kind == MSG_ERROR && m.u.error.call) {
         note_answered(l, m.u.error.call, m.u.error.code == WIRE_NO_HELLO);
-    } else if (m.kind == MSG_ERROR ||
-               (m.kind == MSG_WELCOME && m.u.welcome.incarnation != l->peer_incarnation)) {
+    } else if (m.kind == MSG_ERROR) {
         l->n_out = 0;
-    }
-    if (m.kind == MSG_WELCOME) {
-        l->peer_incarnation = m.u.welcome.incarnation;
     }
     msg_free(&m);
 }
@@ -637,8 +653,12 @@ void sim_faults(struct sim *s, int on)
 
 void sim_pass(struct sim *s, int64_t ns)
 {
-    s->now += ns;
-    deliver_due(s);
+    int64_t until = s->now + ns;
+    for (int i; (i = next_flight(s)) >= 0 && s->flight[i].at <= until;) {
+        s->now = s->flight[i].at > s->now ? s->flight[i].at : s->now;
+        deliver(s, i);
+    }
+    s->now = until;
 }
 
 struct sim_config *sim_config_of(struct sim *s)
