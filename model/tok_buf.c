@@ -1,5 +1,5 @@
-/* See tok_buf.h. The hash folds 128-bit products, 16 bytes a step: keys are words of a few bytes, so
- * what counts is the latency of one step, not bandwidth. */
+/* See tok_buf.h. The hash folds 128-bit products, 16 bytes a step: keys are words of a few bytes,
+ * so what counts is the latency of one step, not bandwidth. */
 #include "model/tok_buf.h"
 #include "base/arena.h"
 #include <stdlib.h>
@@ -150,7 +150,10 @@ int utf8_check(const char *text, size_t n)
     unsigned char c = p[0], lo = 0x80, hi = 0xbf;
     if (c < 0x80)
         return 1;
-    int len = c >= 0xc2 && c <= 0xdf ? 2 : c >= 0xe0 && c <= 0xef ? 3 : c >= 0xf0 && c <= 0xf4 ? 4 : 0;
+    int len = c >= 0xc2 && c <= 0xdf   ? 2
+              : c >= 0xe0 && c <= 0xef ? 3
+              : c >= 0xf0 && c <= 0xf4 ? 4
+                                       : 0;
     if (!len)
         return -1;
     /* the second byte alone decides over-long forms, surrogates and the end of the code space */

@@ -1,11 +1,18 @@
 /* tok_buf: growing memory with checked sizes, and UTF-8 a character at a time. Everything in the
- * tokenizer that grows with the text or the file grows through here, so overflow is checked once. */
+ * tokenizer that grows with the text or the file grows through here, so overflow is checked once.
+ */
 #ifndef MODEL_TOK_BUF_H
 #define MODEL_TOK_BUF_H
 
 #include "model/tokenizer.h"
 #include <stdbool.h>
 #include <string.h>
+
+/* A piece of someone else's text. */
+struct tok_str {
+    const char *p;
+    size_t n;
+};
 
 /* tok_grow makes room for `need` elements of `elem` bytes; 0, or ERR_NOMEM with *p unchanged. */
 int tok_grow(void **p, size_t *cap, size_t need, size_t elem);

@@ -1,7 +1,7 @@
 /* tokenizer: text to token ids and back, from the files that published models ship: Hugging Face
  * tokenizer.json, SentencePiece tokenizer.model, llama2.c tok512.bin. The ids are those of Hugging
- * Face's `tokenizers` 0.22, bit for bit, because a model only knows the ids it was trained on; where
- * that library rests on an old Unicode table, so does this one (tok_unicode.h).
+ * Face's `tokenizers` 0.22, bit for bit, because a model only knows the ids it was trained on;
+ * where that library rests on an old Unicode table, so does this one (tok_unicode.h).
  *
  * Whatever a file asks for and this reader does not know is refused at open, in words: a tokenizer
  * that is nearly right is worse than none. Text is a pointer and a length and may hold NUL; bytes
@@ -40,7 +40,8 @@ void tok_text_fini(struct tok_text *text);
 
 /* tokenizer_open reads `path`: a directory (tokenizer.json, else tokenizer.model, else tok512.bin;
  * tokenizer_config.json, generation_config.json, config.json and chat_template.jinja where they
- * are), or one such file. On failure *tok is unchanged and err says which part is not understood. */
+ * are), or one such file. On failure *tok is unchanged and err says which part is not understood.
+ */
 int tokenizer_open(const char *path, struct tokenizer **tok, struct err *err);
 void tokenizer_close(struct tokenizer *tok);
 
@@ -58,7 +59,8 @@ int tokenizer_decode(const struct tokenizer *tok, const int32_t *id, size_t n_id
  * text, except after a byte-fallback run that turns invalid behind characters already given out:
  * only the rest of the run then becomes U+FFFD. Valid as long as the tokenizer is open. */
 struct detok;
-int detok_create(const struct tokenizer *tok, unsigned flags, struct detok **detok, struct err *err);
+int detok_create(const struct tokenizer *tok, unsigned flags, struct detok **detok,
+                 struct err *err);
 void detok_destroy(struct detok *detok);
 /* detok_push: *bytes (never NULL) and *n are what may be shown now; valid until the next call. */
 int detok_push(struct detok *detok, int32_t id, const char **bytes, size_t *n, struct err *err);
