@@ -1,9 +1,11 @@
 /* pool: the coordinator's workers. Takes a micro-batch's slots for one layer, plans them over the
- * placement, sends, and says when every slot has its row. The only part that knows that a worker may
- * die: a call that misses its deadline, is refused (NotHeld) or whose worker is gone is planned again
- * over the holders left with a new epoch, or computed here by the worker's own code (same bits).
+ * placement, sends, and says when every slot has its row. The only part that knows that a worker
+ * may die: a call that misses its deadline, is refused (NotHeld) or whose worker is gone is planned
+ * again over the holders left with a new epoch, or computed here by the worker's own code (same
+ * bits).
  *
- * Invariants. 1. A call id is used once; a reply to an unknown, answered or abandoned call is dropped.
+ * Invariants. 1. A call id is used once; a reply to an unknown, answered or abandoned call is
+ * dropped.
  * 2. At most `credits` calls are outstanding at a worker; others wait in the pool, in order.
  * 3. A dispatch ends exactly once: with every slot filled, or with an error if the pool cannot.
  * 4. The rows a slot points at stay until dispatch_release. */
@@ -18,16 +20,16 @@
 #include "router/plan.h"
 #include <ev.h>
 
-/* transport: how frames reach workers; ZeroMQ in life, a seeded simulation in tests. Links are small
- * integers given by the pool. */
+/* transport: how frames reach workers; ZeroMQ in life, a seeded simulation in tests. Links are
+ * small integers given by the pool. */
 struct transport {
     void *self;
     /* open connects link `link` to an endpoint. Nothing of an earlier connection of this link is
      * received on it. */
     int (*open)(void *self, int link, const char *endpoint, struct err *err);
     void (*close)(void *self, int link);
-    /* send takes the frames over; 0, ERR_AGAIN (try later: the frames are left with the caller then:
-     * the peer's queue is full or it is not connected) or ERR_GONE. Never waits. */
+    /* send takes the frames over; 0, ERR_AGAIN (try later: the frames are left with the caller
+     * then: the peer's queue is full or it is not connected) or ERR_GONE. Never waits. */
     int (*send)(void *self, int link, struct frames *f);
     /* recv: 1 and a message, or 0 when none is there. */
     int (*recv)(void *self, int *link, struct frames *f);
@@ -39,8 +41,8 @@ struct transport_zmq;
 int transport_zmq_create(void *zmq_context, const struct clock *clock, struct transport_zmq **out,
                          struct err *err);
 struct transport *transport_zmq_interface(struct transport_zmq *t);
-/* transport_zmq_set_spin: a wait polls so long before it parks; 0, the default: parks at once. Worth it
- * only with a CPU to spare: a spinning thread starves ZeroMQ's own where there are few. */
+/* transport_zmq_set_spin: a wait polls so long before it parks; 0, the default: parks at once.
+ * Worth it only with a CPU to spare: a spinning thread starves ZeroMQ's own where there are few. */
 void transport_zmq_set_spin(struct transport_zmq *t, int spin_us);
 void transport_zmq_bytes(const struct transport_zmq *t, uint64_t *sent, uint64_t *received);
 void transport_zmq_destroy(struct transport_zmq *t);
@@ -48,66 +50,67 @@ void transport_zmq_destroy(struct transport_zmq *t);
 struct pool_config {
     const struct model *model;
     enum precision precision;
-    const char *numerics;          /* kernels->numerics */
+    const char *numerics; /* kernels->numerics */
     const struct clock *clock;
     struct transport *transport;
-    int64_t connect_timeout_ns;    /* Hello to Welcome at start; 0: 30 s */
-    int64_t call_timeout_ns;       /* a call without a reply: the worker is given up; 0: 30 s */
-    int64_t ping_interval_ns;      /* 0: 1 s */
-    int64_t ping_timeout_ns;       /* a worker silent so long with calls out is gone; 0: 10 s */
+    int64_t connect_timeout_ns; /* Hello to Welcome at start; 0: 30 s */
+    int64_t call_timeout_ns;    /* a call without a reply: the worker is given up; 0: 30 s */
+    int64_t ping_interval_ns;   /* 0: 1 s */
+    int64_t ping_timeout_ns;    /* a worker silent so long with calls out is gone; 0: 10 s */
     enum replica_choice choice;
-    /* local computes what no worker can (layer, segments; see worker.h compute_item), on the calling
-     * thread. NULL: a dispatch with such slots fails. */
+    /* local computes what no worker can (layer, segments; see worker.h compute_item), on the
+     * calling thread. NULL: a dispatch with such slots fails. */
     int (*local)(void *user, const struct msg_request *request, void *out, struct err *err);
     void *local_user;
-    uint64_t seed;                 /* incarnations; 0: from the kernel */
+    uint64_t seed; /* incarnations; 0: from the kernel */
 };
 
 struct pool;
 int pool_create(const struct pool_config *config, struct pool **out, struct err *err);
 void pool_destroy(struct pool *pool);
-/* pool_connect says Hello to every endpoint and waits for the Welcomes; builds the placement. A worker
- * with another model, precision or wire version is ERR_MODEL or ERR_NET with its own words. After a
- * failure the pool can only be destroyed. Called again it adds workers. */
+/* pool_connect says Hello to every endpoint and waits for the Welcomes; builds the placement. A
+ * worker with another model, precision or wire version is ERR_MODEL or ERR_NET with its own words.
+ * After a failure the pool can only be destroyed. Called again it adds workers. */
 int pool_connect(struct pool *pool, const char *const *endpoint, int n, struct err *err);
 /* pool_uncovered: experts (layer, expert) nobody holds; 0 when all are covered. */
 int pool_uncovered(const struct pool *pool);
-/* pool_placement: valid until the next call of pool_connect, pool_dispatch, pool_poll or pool_wait. */
+/* pool_placement: valid until the next call of pool_connect, pool_dispatch, pool_poll or pool_wait.
+ */
 const struct placement *pool_placement(const struct pool *pool);
 
 /* A dispatch belongs to the engine, which sets the first part and leaves the rest alone. */
 struct dispatch {
     int layer, batch, n_row, top_k;
-    const int32_t *slot_expert;    /* [n_row, top_k]; negative: empty slot */
-    const void *rows;              /* [n_row, d_model] of the precision's dtype, until done */
-    size_t ld_row;                 /* elements from row to row */
-    const void **slot_row;         /* [n_row * top_k] filled by the pool: a row of d_model elements of the
-                                      precision's dtype each; NULL for empty slots */
+    const int32_t *slot_expert; /* [n_row, top_k]; negative: empty slot */
+    const void *rows;           /* [n_row, d_model] of the precision's dtype, until done */
+    size_t ld_row;              /* elements from row to row */
+    const void **slot_row; /* [n_row * top_k] filled by the pool: a row of d_model elements of the
+                              precision's dtype each; NULL for empty slots */
     void *user;
 
-    int done;                      /* set by the pool; then `status` is 0 or an error in `err` */
+    int done; /* set by the pool; then `status` is 0 or an error in `err` */
     int status;
     struct err err;
-    int64_t sent_ns, done_ns;      /* clock: dispatch begun, last row there */
-    struct dispatch_time {         /* sums over this dispatch's calls */
-        int64_t serialise_ns;      /* gathering rows and building messages */
-        int64_t wire_ns;           /* round trip less the worker's own time */
+    int64_t sent_ns, done_ns;         /* clock: dispatch begun, last row there */
+    struct dispatch_time {            /* sums over this dispatch's calls */
+        int64_t serialise_ns;         /* gathering rows and building messages */
+        int64_t wire_ns;              /* round trip less the worker's own time */
         int64_t queue_ns, compute_ns; /* as the worker reports; of the slowest call */
         uint64_t bytes_sent, bytes_received;
         int calls;
     } time;
-    struct dispatch_state *state;  /* the pool's */
+    struct dispatch_state *state; /* the pool's */
 };
 
 /* pool_dispatch plans and sends. n_row >= 1. 0, or an error with nothing begun. The dispatch may be
  * done on return (nothing to compute, or all of it here); the next poll or wait counts it. */
 int pool_dispatch(struct pool *pool, struct dispatch *d, struct err *err);
-/* pool_poll handles what has arrived and what is overdue, without waiting; pool_wait waits first until
- * something arrives or `until_ns`. Both return how many dispatches became done. */
+/* pool_poll handles what has arrived and what is overdue, without waiting; pool_wait waits first
+ * until something arrives or `until_ns`. Both return how many dispatches became done. */
 int pool_poll(struct pool *pool);
 int pool_wait(struct pool *pool, int64_t until_ns);
-/* dispatch_release gives the reply frames back once the rows were summed. Of a dispatch not yet done:
- * it is given up, and late answers are dropped. */
+/* dispatch_release gives the reply frames back once the rows were summed. Of a dispatch not yet
+ * done: it is given up, and late answers are dropped. */
 void dispatch_release(struct pool *pool, struct dispatch *d);
 
 struct pool_worker_info {
