@@ -246,17 +246,24 @@ uint64_t checkpoint_bytes(const struct checkpoint *ck)
     return sum;
 }
 
-/* advise rounds outward to pages: on a clean mapping of a file a page given back too much costs a
- * fault, one kept too much stays resident for good. */
+/* A fault on a file's page maps its neighbours too, within an aligned window of this size (Linux,
+ * fault_around_bytes). */
+#define FAULT_AROUND ((size_t)65536)
+
+/* advise rounds outward to whole windows, since what was faulted in with a tensor's ends would stay
+ * resident for good; a clean page of a neighbour given back too early only costs a fault. */
 static void advise(const struct checkpoint *ck, const struct tensor *t, int advice)
 {
     const struct shard *shard = &ck->shard[t->shard];
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
     size_t begin = (size_t)((const unsigned char *)t->data - shard->map);
     size_t end = begin + (size_t)t->bytes;
-    begin -= begin % page;
+    uintptr_t base = (uintptr_t)shard->map, low = (base + begin) / FAULT_AROUND * FAULT_AROUND;
+    if (low < base)
+        low = base;
+    size_t rest = shard->bytes - end, up = FAULT_AROUND - 1 - (base + end - 1) % FAULT_AROUND;
+    uintptr_t high = base + end + (up < rest ? up : rest);
     if (t->bytes > 0)
-        madvise((void *)(uintptr_t)(shard->map + begin), end - begin, advice);
+        madvise((void *)low, (size_t)(high - low), advice);
 }
 
 void checkpoint_want(const struct checkpoint *ck, const struct tensor *t)
