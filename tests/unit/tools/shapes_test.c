@@ -20,7 +20,7 @@ static uint64_t params(const struct model_desc *d)
 
 static struct model_desc desc_of(const char *name)
 {
-    struct model_desc desc;
+    struct model_desc desc = {0};
     struct err err = {0};
     char *text = NULL;
     if (shape_or_file(name, &text, &err) != 0 ||
