@@ -1,0 +1,123 @@
+#!/usr/bin/env python3
+"""What the wire costs: the same model with its experts in this process and in worker processes.
+
+Runs alternate (in-process, tcp, in-process, tcp, ...) because shared machines drift; medians and the
+median of the paired ratios are printed, with the microseconds that a layer's experts are away split
+into serialise (gather rows, build messages), wire (round trip less the worker's own time), queue and
+compute. Logits hashes of all runs must be equal: a faster run with other bits is no result.
+
+  bench/cluster.py --sigmoe build/release/sigmoe                  # synthesizes OLMoE-1B-7B, 13.8 GB
+  bench/cluster.py --sigmoe build/release/sigmoe --layers 4       # a quarter of the layers, quick
+"""
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+
+
+def parse():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("--sigmoe", required=True)
+    p.add_argument("--model", help="checkpoint; made from --shape when absent")
+    p.add_argument("--shape", default="olmoe-1b-7b")
+    p.add_argument("--layers", type=int, default=0, help="layers of the synthetic model; 0: all")
+    p.add_argument("--workers", type=int, default=2)
+    p.add_argument("--transports", default="tcp,ipc")
+    p.add_argument("--threads", type=int, default=0, help="of the coordinator; 0: one a CPU")
+    p.add_argument("--worker-threads", type=int, default=0, help="of each worker; 0: one a CPU")
+    p.add_argument("--batches", default="1,8", help="sequences at once")
+    p.add_argument("--prompt", type=int, default=64, help="prompt tokens of each sequence")
+    p.add_argument("--tokens", type=int, default=64, help="generated tokens of each sequence")
+    p.add_argument("--runs", type=int, default=3)
+    p.add_argument("--precision", default="bf16")
+    p.add_argument("--spin-us", type=int, default=-1)
+    p.add_argument("--json", action="store_true")
+    return p.parse_args()
+
+
+def prompts_file(folder, n, length):
+    path = os.path.join(folder, f"prompts-{n}.txt")
+    with open(path, "w", encoding="ascii") as f:
+        for i in range(n):
+            f.write(",".join(str((7 + 131 * i + 17 * j) % 500 + 1) for j in range(length)) + "\n")
+    return path
+
+
+def run(o, model, prompts, where):
+    command = [o.sigmoe, "run", model, "--token-ids-file", prompts, "--max-tokens", str(o.tokens),
+               "--ignore-eos", "--json", "--precision", o.precision, "--threads", str(o.threads),
+               "--worker-threads", str(o.worker_threads), "--spin-us", str(o.spin_us), *where]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)}: {done.stderr.decode()[-1000:]}")
+    report = json.loads(done.stdout)
+    return {"hash": report["logits_hash"], **report["stats"]}
+
+
+def measure(o, model, folder, batch):
+    """{name: [stats of each run]}, in-process first, alternating."""
+    ways = {"inproc": []}
+    for t in o.transports.split(","):
+        ways[t] = ["--workers", str(o.workers), "--transport", t]
+    prompts = prompts_file(folder, batch, o.prompt)
+    got = {name: [] for name in ways}
+    for _ in range(o.runs):
+        for name, where in ways.items():
+            got[name].append(run(o, model, prompts, where))
+    if len({r["hash"] for runs in got.values() for r in runs}) != 1:
+        sys.exit("logits differ between the runs")
+    return got
+
+
+def median(runs, *keys):
+    def value(r):
+        for k in keys:
+            r = r[k]
+        return r
+    return statistics.median(value(r) for r in runs)
+
+
+def ratio(got, name, key):
+    return statistics.median(a[key] / b[key] for a, b in zip(got[name], got["inproc"]))
+
+
+def table(o, batch, got):
+    print(f"\n{batch} sequence{'s' if batch > 1 else ''}, prompt {o.prompt}, {o.tokens} tokens each, "
+          f"{o.precision}, median of {o.runs} (ratio to in-process, paired)")
+    print(f"  {'experts':<18}{'prefill/s':>10}{'ratio':>7}{'decode/s':>10}{'ratio':>7}"
+          f"{'away us':>9}{'serial.':>9}{'wire':>7}{'queue':>7}{'compute':>9}{'waiting':>9}")
+    for name, runs in got.items():
+        label = "in-process" if name == "inproc" else f"{o.workers} workers {name}"
+        us = [median(runs, "us_per_layer", k)
+              for k in ("away", "serialise", "wire", "queue", "compute")]
+        print(f"  {label:<18}{median(runs, 'prompt_tokens_per_s'):>10.1f}"
+              f"{ratio(got, name, 'prompt_tokens_per_s'):>7.3f}"
+              f"{median(runs, 'decode_tokens_per_s'):>10.2f}"
+              f"{ratio(got, name, 'decode_tokens_per_s'):>7.3f}"
+              f"{us[0]:>9.0f}{us[1]:>9.1f}{us[2]:>7.0f}{us[3]:>7.0f}{us[4]:>9.0f}"
+              f"{median(runs, 'wait_share'):>9.0%}")
+
+
+def main():
+    o = parse()
+    with tempfile.TemporaryDirectory(prefix="sigmoe-bench-", dir=os.environ.get("TMPDIR")) as folder:
+        model = o.model
+        if model is None:
+            model = os.path.join(folder, "model")
+            layers = ["--layers", str(o.layers)] if o.layers else []
+            subprocess.run([o.sigmoe, "synth", o.shape, "-o", model, *layers], check=True)
+        out = {}
+        for batch in map(int, o.batches.split(",")):
+            out[batch] = measure(o, model, folder, batch)
+            if not o.json:
+                table(o, batch, out[batch])
+        if o.json:
+            json.dump(out, sys.stdout)
+            print()
+
+
+if __name__ == "__main__":
+    main()
