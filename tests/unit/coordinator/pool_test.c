@@ -375,6 +375,31 @@ static void pool_takes_a_worker_back_with_a_new_epoch(void **state)
     bench_close(b);
 }
 
+/* What a worker had to do when it died is no load on it when it is back. */
+static void pool_shares_out_anew_when_a_worker_is_back(void **state)
+{
+    (void)state;
+    struct bench_config config = {
+        .sim = {.seed = 7, .n_worker = 2, .delay_max_ns = NS_PER_MS, .compute_max_ns = NS_PER_MS},
+        .replicas = 2,
+        .choice = REPLICA_LEAST_LOADED};
+    struct bench *b = bench_open(&config);
+    struct work w;
+    struct err err = {0};
+    work_make(b, &w, 1, 40, 0);
+    assert_int_equal(pool_dispatch(b->pool, &w.d, &err), 0);
+    sim_kill(b->sim, 0);
+    bench_run(b, &w);
+    assert_int_equal(w.d.status, 0);
+    work_free(b, &w);
+    sim_revive(b->sim, 0);
+    idle(b, 10 * NS_PER_S);
+    int before = sim_requests(b->sim, 0);
+    do_right(b);
+    assert_int_equal(sim_requests(b->sim, 0), before + 1);
+    bench_close(b);
+}
+
 static void pool_says_hello_again_to_a_worker_that_forgot_and_sends_again(void **state)
 {
     (void)state;
@@ -528,6 +553,7 @@ int main(void)
         cmocka_unit_test(pool_fails_in_words_when_the_only_holder_is_killed),
         cmocka_unit_test(pool_computes_here_what_nobody_holds),
         cmocka_unit_test(pool_takes_a_worker_back_with_a_new_epoch),
+        cmocka_unit_test(pool_shares_out_anew_when_a_worker_is_back),
         cmocka_unit_test(pool_says_hello_again_to_a_worker_that_forgot_and_sends_again),
         cmocka_unit_test(pool_sends_again_what_a_restarted_worker_lost),
         cmocka_unit_test(pool_plans_again_what_a_worker_does_not_hold),
