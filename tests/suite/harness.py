@@ -32,6 +32,8 @@ def run_sigmoe(binary, args, timeout=TIMEOUT_S, env=None):
     try:
         done = subprocess.run([binary, *map(str, args)], capture_output=True, timeout=timeout,
                               stdin=subprocess.DEVNULL, env={**os.environ, **(env or {})})
+    except OSError as bad:
+        raise Failure(f"cannot run {binary}: {bad.strerror}; build it, or give --sigmoe") from None
     except subprocess.TimeoutExpired as late:
         raise Failure(f"no end after {timeout} s: {' '.join(map(str, args))}\n"
                       f"{(late.stderr or b'').decode(errors='replace')}") from None
