@@ -2,6 +2,7 @@
  * in short words, whose arrays fit a few cache lines; a heap in long ones. Words of Chinese are
  * long (a clause has no spaces), so the middle one matters more than in English. */
 #include "model/tok_bpe.h"
+#include "base/arena.h"
 #include "base/limits.h"
 #include <stdlib.h>
 
@@ -56,7 +57,8 @@ static inline uint32_t rank_of(const struct tok_bpe *bpe, int32_t left, int32_t 
 
 static int merge_resize(struct tok_bpe *bpe, size_t size)
 {
-    struct tok_merge *old = bpe->merge, *merge = malloc(size * sizeof *merge);
+    /* large pages: encoding jumps about in these tables, and 4 KiB pages would miss the TLB */
+    struct tok_merge *old = bpe->merge, *merge = mem_map(size * sizeof *merge);
     size_t old_size = old ? bpe->mask + 1 : 0;
     if (!merge)
         return ERR_NOMEM;
@@ -72,7 +74,8 @@ static int merge_resize(struct tok_bpe *bpe, size_t size)
             i = (i + 1) & bpe->mask;
         merge[i] = old[j];
     }
-    free(old);
+    if (old)
+        mem_unmap(old, old_size * sizeof *old);
     return 0;
 }
 
@@ -86,10 +89,9 @@ int tok_bpe_init(struct tok_bpe *bpe, const struct tok_vocab *vocab, size_t n_me
     while (size / 2 < n_merge && size < (size_t)LIMIT_VOCAB * 16)
         size *= 2;
     bpe->scratch = calloc(1, sizeof *bpe->scratch);
-    bpe->cache = aligned_alloc(64, sizeof *bpe->cache << CACHE_BITS);
+    bpe->cache = mem_map(sizeof *bpe->cache << CACHE_BITS);
     if (!bpe->scratch || !bpe->cache || merge_resize(bpe, size))
         return tok_nomem(err);
-    memset(bpe->cache, 0, sizeof *bpe->cache << CACHE_BITS);
     return 0;
 }
 
@@ -101,8 +103,10 @@ void tok_bpe_fini(struct tok_bpe *bpe)
         tok_ids_fini(&bpe->scratch->ids);
         free(bpe->scratch);
     }
-    free(bpe->cache);
-    free(bpe->merge);
+    if (bpe->cache)
+        mem_unmap(bpe->cache, sizeof *bpe->cache << CACHE_BITS);
+    if (bpe->merge)
+        mem_unmap(bpe->merge, (bpe->mask + 1) * sizeof *bpe->merge);
     free(bpe->byte_rank);
     memset(bpe, 0, sizeof *bpe);
 }

@@ -38,8 +38,7 @@ void tok_norm_fini(struct tok_norm *norm);
 /* For readers of other formats: an operation by hand. */
 int tok_norm_add_replace(struct tok_norm *norm, const char *from, const char *to, struct err *err);
 int tok_norm_add_prepend(struct tok_norm *norm, const char *what, struct err *err);
-int tok_norm_add_strip(struct tok_norm *norm, bool left, bool right, struct err *err);
-/* tok_norm_add_squeeze: runs of spaces to one. */
+/* tok_norm_add_squeeze: no spaces at both ends, and runs of them to one (spaces only). */
 int tok_norm_add_squeeze(struct tok_norm *norm, struct err *err);
 int tok_norm_add_charsmap(struct tok_norm *norm, const char *map, size_t n, struct err *err);
 /* tok_norm_run: *out lives until the next run, or is `in` itself. *shifted: the beginning was

@@ -24,13 +24,19 @@ int tok_norm_add_replace(struct tok_norm *norm, const char *from, const char *to
     return r;
 }
 
-int tok_norm_add_squeeze(struct tok_norm *norm, struct err *err)
+static int add_regex(struct tok_norm *norm, const char *from, const char *to, struct err *err)
 {
     struct tok_norm_op *op = op_new(norm, NORM_REPLACE, err);
-    int r = op ? tok_split_regex(&op->pattern, " {2,}", 5, true, err) : ERR_LIMIT;
-    if (!r && tok_text_add(&op->content, " ", 1))
+    int r = op ? tok_split_regex(&op->pattern, from, strlen(from), true, err) : ERR_LIMIT;
+    if (!r && tok_text_add(&op->content, to, strlen(to)))
         r = tok_nomem(err);
     return r;
+}
+
+int tok_norm_add_squeeze(struct tok_norm *norm, struct err *err)
+{
+    int r = add_regex(norm, "\\A +| +\\z", "", err);
+    return r ? r : add_regex(norm, " {2,}", " ", err);
 }
 
 int tok_norm_add_prepend(struct tok_norm *norm, const char *what, struct err *err)
@@ -39,16 +45,6 @@ int tok_norm_add_prepend(struct tok_norm *norm, const char *what, struct err *er
     if (!op)
         return ERR_LIMIT;
     return tok_text_add(&op->content, what, strlen(what)) ? tok_nomem(err) : 0;
-}
-
-int tok_norm_add_strip(struct tok_norm *norm, bool left, bool right, struct err *err)
-{
-    struct tok_norm_op *op = op_new(norm, NORM_STRIP, err);
-    if (!op)
-        return ERR_LIMIT;
-    op->left = left;
-    op->right = right;
-    return 0;
 }
 
 int tok_norm_add_charsmap(struct tok_norm *norm, const char *map, size_t n, struct err *err)
@@ -83,10 +79,9 @@ static int load_prepend(struct tok_norm *norm, json_t *json, struct err *err)
 
 static int load_strip(struct tok_norm *norm, json_t *json, struct err *err)
 {
-    bool left, right;
-    int r = load_bool(json, "strip_left", -1, &left, err);
-    r = r ? r : load_bool(json, "strip_right", -1, &right, err);
-    return r ? r : tok_norm_add_strip(norm, left, right, err);
+    struct tok_norm_op *op = op_new(norm, NORM_STRIP, err);
+    int r = op ? load_bool(json, "strip_left", -1, &op->left, err) : ERR_LIMIT;
+    return r ? r : load_bool(json, "strip_right", -1, &op->right, err);
 }
 
 static int load_charsmap(struct tok_norm *norm, json_t *json, struct err *err)

@@ -205,10 +205,8 @@ static int prepare(struct tokenizer *tok, const struct spec *spec, struct err *e
     tok->norm.flag = tok->flag;
     if (spec->charsmap.n)
         r = tok_norm_add_charsmap(&tok->norm, spec->charsmap.p, spec->charsmap.n, err);
-    if (!r && spec->remove_spaces) {
-        r = tok_norm_add_strip(&tok->norm, true, true, err);
-        r = r ? r : tok_norm_add_squeeze(&tok->norm, err);
-    }
+    if (!r && spec->remove_spaces)
+        r = tok_norm_add_squeeze(&tok->norm, err);
     if (!r && spec->dummy_prefix)
         r = tok_norm_add_prepend(&tok->norm, "\xe2\x96\x81", err);
     r = r ? r : tok_norm_add_replace(&tok->norm, " ", "\xe2\x96\x81", err);
@@ -263,8 +261,13 @@ static int add_added(struct tokenizer *tok, const struct pieces *pieces, const s
         uint8_t type = pieces->type[i];
         if (type != PIECE_CONTROL && type != PIECE_USER && type != PIECE_UNKNOWN)
             continue;
-        struct tok_added_token token = {.id = (int32_t)i, .special = type != PIECE_USER};
-        int r = tok_add_added(tok, token, err);
+        /* SentencePiece itself finds its user's symbols in the prepared text; control symbols it
+         * never reads, so they are cut out before, like those of tokenizer.json */
+        struct tok_added_token token = {
+            .id = (int32_t)i, .special = type != PIECE_USER, .normalized = type == PIECE_USER};
+        struct tok_str text = tok_vocab_raw_of(&tok->vocab, token.id);
+        int r = token.special ? tok_add_added(tok, token, err)
+                              : tok_added_add(&tok->added, token, text.p, text.n, err);
         if (r)
             return r;
     }
