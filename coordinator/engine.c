@@ -110,26 +110,15 @@ void engine_destroy(struct engine *e)
 int engine_submit(struct engine *e, const struct request *request, uint64_t *id, struct err *err)
 {
     const struct model_desc *d = &e->config.model->desc;
-    if (request->n_prompt < 1 || request->max_tokens < 0) {
-        return err_set(err, ERR_USAGE, "a prompt needs at least one token");
-    }
-    int64_t total = (int64_t)request->n_prompt + request->max_tokens;
-    if (total - (request->max_tokens > 0) > d->max_context) {
-        return err_set(err, ERR_LIMIT,
-                       "a prompt of %d tokens with up to %d more is past the model's context of %d",
-                       request->n_prompt, request->max_tokens, d->max_context);
-    }
-    for (int i = 0; i < request->n_prompt; i++) {
-        if (request->prompt[i] < 0 || request->prompt[i] >= d->vocab) {
-            return err_set(err, ERR_USAGE, "token id %d at %d is outside the vocabulary of %d",
-                           request->prompt[i], i, d->vocab);
-        }
+    int rc = request_check(request, d, err);
+    if (rc != 0) {
+        return rc;
     }
     struct seq *seq = seq_create(request, e->next_id, d->vocab);
     if (seq == NULL) {
-        return err_set(err, ERR_NOMEM, "no memory for a request of %lld tokens", (long long)total);
+        return err_set(err, ERR_NOMEM, "no memory for a request of %d tokens", request->n_prompt);
     }
-    int rc = sched_add(&e->sched, seq, err);
+    rc = sched_add(&e->sched, seq, err);
     if (rc != 0) {
         seq_destroy(seq);
         return rc;

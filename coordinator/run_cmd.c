@@ -60,6 +60,19 @@ static int read_prompts(struct run *r, struct err *err)
                                 : prompts_from_file(&r->prompts, o->token_ids_file, err);
 }
 
+/* Said before anything is loaded for prompts that cannot run. */
+static int check_prompts(const struct run *r, struct err *err)
+{
+    int rc = 0;
+    for (int i = 0; rc == 0 && i < r->prompts.n; i++) {
+        struct request request = {.prompt = r->prompts.at[i].id,
+                                  .n_prompt = r->prompts.at[i].n,
+                                  .max_tokens = r->options.max_tokens};
+        rc = request_check(&request, &r->model->desc, err);
+    }
+    return rc;
+}
+
 static int start_cluster(struct run *r, struct err *err)
 {
     const struct run_options *o = &r->options;
@@ -127,6 +140,9 @@ static int load(struct run *r, struct err *err)
     }
     if (rc == 0) {
         rc = read_prompts(r, err);
+    }
+    if (rc == 0) {
+        rc = check_prompts(r, err);
     }
     if (rc == 0) {
         r->team = team_create(r->options.threads, r->options.spin_us);

@@ -37,7 +37,7 @@ static int check(struct run_options *o, const struct raw *r, struct err *err)
 {
     static const char *const transports[] = {"inproc", "ipc", "tcp"};
     static const char *const precisions[] = {"bf16", "f32"};
-    int transport, precision;
+    int transport = 0, precision = 0;
     int rc =
         choose("transport", r->transport, transports, 3, "inproc, ipc or tcp", &transport, err);
     if (rc == 0) {

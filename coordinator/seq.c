@@ -1,6 +1,7 @@
 /* seq: see seq.h. */
 #include "coordinator/seq.h"
 
+#include "model/desc.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,6 +9,27 @@ const char *finish_name(enum finish f)
 {
     static const char *const name[] = {"stop", "length", "abort", "error"};
     return name[f];
+}
+
+int request_check(const struct request *request, const struct model_desc *desc, struct err *err)
+{
+    if (request->n_prompt < 1 || request->max_tokens < 0) {
+        return err_set(err, ERR_USAGE, "a prompt needs at least one token");
+    }
+    int64_t total = (int64_t)request->n_prompt + request->max_tokens;
+    /* The last token that is generated takes no position: it is never fed back. */
+    if (total - (request->max_tokens > 0) > desc->max_context) {
+        return err_set(err, ERR_LIMIT,
+                       "a prompt of %d tokens with up to %d more is past the model's context of %d",
+                       request->n_prompt, request->max_tokens, desc->max_context);
+    }
+    for (int i = 0; i < request->n_prompt; i++) {
+        if (request->prompt[i] < 0 || request->prompt[i] >= desc->vocab) {
+            return err_set(err, ERR_USAGE, "token id %d at %d is outside the vocabulary of %d",
+                           request->prompt[i], i, desc->vocab);
+        }
+    }
+    return 0;
 }
 
 static int counts_create(struct seq *seq, int vocab)

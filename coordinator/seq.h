@@ -11,6 +11,8 @@
 enum finish { FINISH_STOP, FINISH_LENGTH, FINISH_ABORT, FINISH_ERROR };
 const char *finish_name(enum finish f);
 
+struct model_desc;
+
 /* What a caller asks for. Arrays are copied by engine_submit. */
 struct request {
     const int32_t *prompt; /* [n_prompt], n_prompt >= 1 */
@@ -33,6 +35,9 @@ struct request {
     /* on_done: exactly once; the sequence is gone after it. */
     void (*on_done)(void *user, enum finish reason, const struct err *err);
 };
+
+/* request_check: token ids within the vocabulary, lengths within the context. ERR_USAGE, ERR_LIMIT. */
+int request_check(const struct request *request, const struct model_desc *desc, struct err *err);
 
 struct seq {
     uint64_t id;
