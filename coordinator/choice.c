@@ -1,0 +1,267 @@
+/* choice: see choice.h. */
+#include "coordinator/choice.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- events ---------------------------------------------------------------------------------- */
+
+struct event *event_create(enum event_kind kind, const struct choice *c, const char *text, size_t n)
+{
+    struct event *e = calloc(1, sizeof *e + n);
+    if (e == NULL) {
+        return NULL;
+    }
+    e->kind = kind;
+    e->generation = c->shared->generation;
+    e->choice = c->index;
+    e->stop = -1;
+    e->n_text = n;
+    if (n > 0) {
+        memcpy(e->text, text, n);
+    }
+    return e;
+}
+
+void event_destroy(struct event *e)
+{
+    if (e != NULL) {
+        free(e->prompt);
+        free(e);
+    }
+}
+
+/* ---- logprobs -------------------------------------------------------------------------------- */
+
+/* The likeliest n tokens and `token` itself, all as log softmax of logits. */
+static void logprob_of(const float *logits, int vocab, int32_t token, int n_top,
+                       struct position_logprob *out)
+{
+    int32_t index[SERVICE_TOP_MAX];
+    float value[SERVICE_TOP_MAX];
+    int n = n_top < vocab ? n_top : vocab;
+    double sum = 0.0;
+    float top = logits[0];
+    for (int i = 1; i < vocab; i++) {
+        top = logits[i] > top ? logits[i] : top;
+    }
+    for (int i = 0; i < vocab; i++) {
+        sum += exp((double)logits[i] - (double)top);
+    }
+    double norm = (double)top + log(sum);
+    topk(logits, vocab, n, index, value);
+    out->at = (struct token_logprob){token, (double)logits[token] - norm};
+    out->n_top = n;
+    for (int i = 0; i < n; i++) {
+        out->top[i] = (struct token_logprob){index[i], (double)value[i] - norm};
+    }
+}
+
+static void on_logits(void *user, int pos, const float *logits, int vocab)
+{
+    struct choice *c = user;
+    const struct choice_shared *s = c->shared;
+    int n_top = s->n_top > 0 ? s->n_top : 0;
+    if (c->prompt != NULL && pos + 1 < s->n_prompt) {
+        logprob_of(logits, vocab, s->prompt[pos + 1], n_top, &c->prompt[pos]);
+    }
+    if (pos + 1 == s->n_prompt && c->prompt != NULL) {
+        struct event *e = event_create(EVENT_PROMPT, c, NULL, 0);
+        if (e != NULL) {
+            e->prompt = c->prompt;
+            e->n_prompt = s->n_prompt - 1;
+            c->prompt = NULL;
+        }
+        outbox_post(s->outbox, e);
+    }
+    if (c->raw != NULL && pos + 1 >= s->n_prompt) {
+        memcpy(c->raw, logits, (size_t)vocab * sizeof *logits);
+    }
+}
+
+/* ---- what may be drawn ----------------------------------------------------------------------- */
+
+static void on_mask(void *user, float *logits, int vocab)
+{
+    struct choice *c = user;
+    const struct choice_shared *s = c->shared;
+    if (c->state != NULL) {
+        grammar_mask(c->state, logits, vocab);
+    }
+    if (c->n_generated < s->min_tokens) {
+        for (int i = 0; i < s->desc->n_eos; i++) {
+            logits[s->desc->eos[i]] = -INFINITY;
+        }
+        for (int i = 0; i < s->n_stop_token; i++) {
+            if (s->stop_token[i] >= 0 && s->stop_token[i] < vocab) {
+                logits[s->stop_token[i]] = -INFINITY;
+            }
+        }
+    }
+}
+
+/* ---- tokens ---------------------------------------------------------------------------------- */
+
+static int is_stop_token(const struct choice_shared *s, int32_t token)
+{
+    for (int i = 0; i < s->n_stop_token; i++) {
+        if (s->stop_token[i] == token) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+static int is_eos(const struct choice_shared *s, int32_t token)
+{
+    for (int i = 0; !s->ignore_eos && i < s->desc->n_eos; i++) {
+        if (s->desc->eos[i] == token) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+static int on_token(void *user, int32_t token)
+{
+    struct choice *c = user;
+    const struct choice_shared *s = c->shared;
+    const char *text = "";
+    size_t n = 0;
+    c->n_generated++;
+    int ends = is_eos(s, token) || is_stop_token(s, token);
+    if (!ends && detok_push(c->detok, token, &text, &n, NULL) != 0) {
+        n = 0;
+    }
+    int hit = stops_push(&c->stops, text, n);
+    if (hit >= 0 && c->n_generated >= s->min_tokens) {
+        c->stop_hit = hit;
+        ends = 1;
+    }
+    if (c->state != NULL && grammar_accept(c->state, token) != 0) {
+        ends = 1;
+    }
+    text = stops_released(&c->stops, &n);
+    struct event *e = event_create(EVENT_TOKEN, c, text, n);
+    if (e != NULL) {
+        e->token = token;
+        if (c->raw != NULL) {
+            e->has_logprob = 1;
+            logprob_of(c->raw, s->desc->vocab, token, s->n_top, &e->logprob);
+        }
+    }
+    outbox_post(s->outbox, e);
+    return ends;
+}
+
+static void post_done(struct choice *c, enum finish reason, const struct err *err)
+{
+    const char *text = "";
+    size_t n = 0;
+    if (c->stop_hit < 0) {
+        /* Half a character left by the last token, then what might have become a stop string. */
+        if (detok_flush(c->detok, &text, &n, NULL) == 0) {
+            stops_push(&c->stops, text, n);
+        }
+        char *first = NULL;
+        size_t n_first;
+        text = stops_released(&c->stops, &n_first);
+        first = malloc(n_first + 1);
+        if (first != NULL && n_first > 0) {
+            memcpy(first, text, n_first);
+        }
+        stops_flush(&c->stops);
+        text = stops_released(&c->stops, &n);
+        struct event *e = event_create(EVENT_DONE, c, NULL, (first != NULL ? n_first : 0) + n);
+        if (e != NULL) {
+            if (first != NULL) {
+                memcpy(e->text, first, n_first);
+            }
+            memcpy(e->text + (first != NULL ? n_first : 0), text, n);
+            e->finish = reason;
+            e->err = err != NULL ? *err : (struct err){0};
+        }
+        free(first);
+        c->done = 1;
+        outbox_post(c->shared->outbox, e);
+        return;
+    }
+    struct event *e = event_create(EVENT_DONE, c, NULL, 0);
+    if (e != NULL) {
+        e->finish = reason;
+        e->stop = c->stop_hit;
+    }
+    c->done = 1;
+    outbox_post(c->shared->outbox, e);
+}
+
+static void on_done(void *user, enum finish reason, const struct err *err)
+{
+    post_done(user, reason, err);
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+int choice_init(struct choice *c, struct choice_shared *shared, int index,
+                const struct generation_params *params, struct err *err)
+{
+    memset(c, 0, sizeof *c);
+    c->shared = shared;
+    c->index = index;
+    c->stop_hit = -1;
+    unsigned flags = TOK_CONTINUE | (params->skip_special ? TOK_SKIP_SPECIAL : 0);
+    int rc = detok_create(shared->tok, flags, &c->detok, err);
+    if (rc == 0) {
+        rc = stops_init(&c->stops, params->stop, params->n_stop, params->include_stop, err);
+    }
+    if (rc != 0) {
+        return rc;
+    }
+    if (params->n_top >= 0) {
+        c->raw = malloc((size_t)shared->desc->vocab * sizeof *c->raw);
+    }
+    if (params->prompt_logprobs && index == 0 && params->n_prompt > 1) {
+        c->prompt = calloc((size_t)params->n_prompt - 1, sizeof *c->prompt);
+    }
+    if (shared->grammar != NULL) {
+        c->state = grammar_state_create(shared->grammar);
+    }
+    if ((params->n_top >= 0 && c->raw == NULL) || (shared->grammar != NULL && c->state == NULL) ||
+        (params->prompt_logprobs && index == 0 && params->n_prompt > 1 && c->prompt == NULL)) {
+        return err_set(err, ERR_NOMEM, "no memory for a request");
+    }
+    return 0;
+}
+
+void choice_fini(struct choice *c)
+{
+    detok_destroy(c->detok);
+    stops_fini(&c->stops);
+    grammar_state_destroy(c->state);
+    free(c->raw);
+    free(c->prompt);
+}
+
+struct request choice_request(struct choice *c)
+{
+    const struct choice_shared *s = c->shared;
+    int masks = c->state != NULL || s->min_tokens > 0;
+    return (struct request){.prompt = s->prompt,
+                            .n_prompt = s->n_prompt,
+                            .max_tokens = s->max_tokens,
+                            .sampling = s->sampling,
+                            .choice = (uint64_t)c->index,
+                            .ignore_eos = s->ignore_eos,
+                            .all_logits = c->prompt != NULL,
+                            .user = c,
+                            .on_logits = c->raw != NULL || c->prompt != NULL ? on_logits : NULL,
+                            .on_mask = masks ? on_mask : NULL,
+                            .on_token = on_token,
+                            .on_done = on_done};
+}
+
+void choice_refused(struct choice *c, const struct err *err)
+{
+    post_done(c, FINISH_ERROR, err);
+}

@@ -1,0 +1,91 @@
+/* service: the engine on a thread of its own, so that a long step never keeps a socket waiting. The
+ * loop thread (HTTP) submits and cancels; what happens comes back as events, in order, on the loop
+ * thread. Between the two lie one inbox and one outbox, each a list behind a mutex; nothing else is
+ * shared. Text is made on the engine's thread, because a stop string must end a sequence before its
+ * next step. */
+#ifndef COORDINATOR_SERVICE_H
+#define COORDINATOR_SERVICE_H
+
+#include "coordinator/engine.h"
+#include "coordinator/grammar.h"
+#include "model/tokenizer.h"
+#include <ev.h>
+
+/* Most likely tokens told beside the chosen one, at most (OpenAI's bound). */
+#define SERVICE_TOP_MAX 20
+
+struct token_logprob {
+    int32_t token;
+    double logprob;
+};
+
+/* One position: the token there, what the model gave it, and the likeliest. top[0..n_top) descending.
+ * The chosen token's entry in top is the identical number. */
+struct position_logprob {
+    struct token_logprob at;
+    int n_top;
+    struct token_logprob top[SERVICE_TOP_MAX];
+};
+
+struct generation_params {
+    const int32_t *prompt;       /* [n_prompt] */
+    int n_prompt, n_choice, max_tokens, min_tokens;
+    struct sampling sampling;    /* bias is copied */
+    int ignore_eos;
+    const char *const *stop;     /* [n_stop] texts that end a choice; copied */
+    int n_stop, include_stop;    /* include_stop: the text keeps the stop string */
+    const int32_t *stop_token;   /* [n_stop_token] tokens that end it; copied */
+    int n_stop_token;
+    int n_top;                   /* logprobs of tokens, with this many of the likeliest; -1: none */
+    int prompt_logprobs;         /* of the prompt's own tokens too (echo) */
+    int skip_special;            /* special tokens yield no text */
+    struct grammar *grammar;     /* or NULL; a reference is taken */
+};
+
+/* Called on the loop thread. Pointers are valid during the call. */
+struct generation_handlers {
+    /* on_prompt: entry[i] is position i + 1's (the first token has no probability); n = n_prompt - 1. */
+    void (*on_prompt)(void *user, const struct position_logprob *entry, int n);
+    /* on_token: text is what may be shown now; it can be empty (half a character, or what may become a
+     * stop string) and is never half a character. logprob is NULL unless asked for. */
+    void (*on_token)(void *user, int choice, int32_t token, const char *text, size_t n_text,
+                     const struct position_logprob *logprob);
+    /* on_done: once a choice, last. text: what was held back. stop: the index of the stop string that
+     * ended it, or -1. err: with FINISH_ERROR. */
+    void (*on_done)(void *user, int choice, enum finish reason, const char *text, size_t n_text,
+                    int stop, const struct err *err);
+};
+
+struct service_config {
+    struct engine *engine;       /* not used by anybody else from now on */
+    struct pool *pool;           /* polled while idle; NULL for dense models */
+    const struct tokenizer *tok; /* decoding only */
+    const struct model_desc *desc;
+    const struct clock *clock;
+};
+
+struct service;
+struct generation; /* loop thread's handle of one request, all its choices */
+
+int service_create(const struct service_config *config, struct ev_loop *loop, struct service **out,
+                   struct err *err);
+/* service_destroy stops the thread; running generations get no further event. */
+void service_destroy(struct service *s);
+
+/* service_generate queues a request. What the engine refuses (context, queue full) comes as on_done of
+ * each choice with FINISH_ERROR and the engine's words. `user` gets no event after generation_drop. */
+int service_generate(struct service *s, const struct generation_params *params,
+                     const struct generation_handlers *handlers, void *user,
+                     struct generation **out, struct err *err);
+/* generation_drop cancels what still runs and forgets the handle. Call it exactly once. */
+void generation_drop(struct generation *g);
+
+/* A copy of the engine's figures as of its last step, and of the pool's workers. */
+struct service_view {
+    struct engine_stats engine;
+    struct pool_stats pool;
+    int n_worker, workers_alive, n_uncovered;
+};
+void service_view_get(struct service *s, struct service_view *out);
+
+#endif
