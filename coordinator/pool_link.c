@@ -141,7 +141,6 @@ static int take_calls(struct pool *pool, struct link *l, const struct call **old
     int n = 0;
     *oldest = NULL;
     for (struct call *c; (c = call_list_pop(&l->sent)) || (c = call_list_pop(&l->queue));) {
-        frames_close(&c->frames);
         if (!c->dispatch) {
             call_put(pool, c);
             continue;

@@ -498,6 +498,10 @@ static void pool_does_not_ask_a_worker_again_that_failed_the_dispatch(void **sta
     uint64_t before = bench_stats(b).local_slots;
     do_right(b); /* the next dispatch trusts them again */
     assert_int_equal(bench_stats(b).local_slots, before);
+    sim_ways(b->sim, 0)->hang = 1;
+    do_right(b); /* and one that only worker 0 fails is for worker 1 */
+    assert_int_equal(bench_stats(b).timeouts, 1);
+    assert_int_equal(bench_stats(b).local_slots, before);
     bench_close(b);
 }
 

@@ -312,8 +312,8 @@ static void wait_alive(const struct cluster *c, int n)
 
 /* ---- claims ---- */
 
-/* Over inproc a buffer goes from thread to thread inside ZeroMQ, whose synchronisation the thread
- * sanitizer does not see: each handover would be called a race. */
+/* Over inproc a buffer goes back to its owner by zmq_msg_close on the other thread, an order that
+ * libzmq keeps and the thread sanitizer does not see: each reuse would be called a race. */
 static void skip_what_tsan_cannot_see(const char *transport)
 {
 #if defined(__SANITIZE_THREAD__)
