@@ -242,105 +242,112 @@ INLINE void v_store_bf16(uint16_t *p, vec x)
 
 #else
 
-#include "base/dtype.h"
+/* Vector types of the compiler, which gcc and clang lower to whatever registers there are. */
 #include <math.h>
 
-typedef struct {
-    float f[LANES];
-} vec;
-#define V_EACH(expr)                                                                               \
-    vec r;                                                                                         \
-    for (int i = 0; i < LANES; i++) {                                                              \
-        r.f[i] = (expr);                                                                           \
-    }                                                                                              \
-    return r
+typedef float vec __attribute__((vector_size(64)));
+typedef uint32_t vec_bits __attribute__((vector_size(64)));
+typedef int32_t vec_ints __attribute__((vector_size(64)));
+typedef uint16_t vec_halves __attribute__((vector_size(32)));
+
 INLINE vec v_set1(float a)
 {
-    V_EACH(a);
+    return (vec){a, a, a, a, a, a, a, a, a, a, a, a, a, a, a, a};
 }
 INLINE vec v_zero(void)
 {
-    V_EACH(0.0f);
+    return (vec){0};
 }
 INLINE vec v_load(const float *p)
 {
-    V_EACH(p[i]);
+    vec r;
+    memcpy(&r, p, sizeof r);
+    return r;
 }
 INLINE void v_store(float *p, vec a)
 {
-    memcpy(p, a.f, sizeof a.f);
+    memcpy(p, &a, sizeof a);
 }
 INLINE vec v_add(vec a, vec b)
 {
-    V_EACH(a.f[i] + b.f[i]);
+    return a + b;
 }
 INLINE vec v_sub(vec a, vec b)
 {
-    V_EACH(a.f[i] - b.f[i]);
+    return a - b;
 }
 INLINE vec v_mul(vec a, vec b)
 {
-    V_EACH(a.f[i] * b.f[i]);
+    return a * b;
 }
 INLINE vec v_div(vec a, vec b)
 {
-    V_EACH(a.f[i] / b.f[i]);
+    return a / b;
 }
+/* x86 without FMA calls libm sixteen times: one copy of that is enough, and compiles sooner. */
+#if defined(__x86_64__)
+__attribute__((noinline, unused)) static vec v_fma(vec a, vec b, vec c)
+#else
 INLINE vec v_fma(vec a, vec b, vec c)
+#endif
 {
-    V_EACH(fmaf(a.f[i], b.f[i], c.f[i]));
-}
-INLINE vec v_max(vec a, vec b)
-{
-    V_EACH(a.f[i] > b.f[i] ? a.f[i] : b.f[i]);
-}
-INLINE vec v_min(vec a, vec b)
-{
-    V_EACH(a.f[i] < b.f[i] ? a.f[i] : b.f[i]);
+    vec r;
+    for (int i = 0; i < LANES; i++) {
+        r[i] = fmaf(a[i], b[i], c[i]);
+    }
+    return r;
 }
 INLINE vec v_select_gt(vec a, vec b, vec yes, vec no)
 {
-    V_EACH(a.f[i] > b.f[i] ? yes.f[i] : no.f[i]);
+    vec_bits m = (vec_bits)(a > b);
+    return (vec)(((vec_bits)yes & m) | ((vec_bits)no & ~m));
+}
+INLINE vec v_max(vec a, vec b)
+{
+    return v_select_gt(a, b, a, b);
+}
+INLINE vec v_min(vec a, vec b)
+{
+    return v_select_gt(b, a, a, b);
 }
 INLINE vec v_abs(vec a)
 {
-    V_EACH(fabsf(a.f[i]));
+    return (vec)((vec_bits)a & 0x7fffffffu);
 }
 INLINE vec v_copysign(vec a, vec b)
 {
-    V_EACH(copysignf(a.f[i], b.f[i]));
+    return (vec)(((vec_bits)a & 0x7fffffffu) | ((vec_bits)b & 0x80000000u));
 }
 INLINE vec v_load_bf16(const uint16_t *p)
 {
-    V_EACH(bf16_to_f32(p[i]));
+    vec_halves h;
+    memcpy(&h, p, sizeof h);
+    return (vec)(__builtin_convertvector(h, vec_bits) << 16);
 }
 INLINE void v_load_pairs(const uint16_t *p, vec *even, vec *odd)
 {
-    for (int i = 0; i < LANES; i++) {
-        even->f[i] = bf16_to_f32(p[2 * i]);
-        odd->f[i] = bf16_to_f32(p[2 * i + 1]);
-    }
-}
-INLINE float v_exp2i1(float n)
-{
-    uint32_t u = (uint32_t)((int32_t)n + 127) << 23;
-    float f;
-    memcpy(&f, &u, 4);
-    return f;
+    vec_bits w;
+    memcpy(&w, p, sizeof w);
+    *even = (vec)(w << 16);
+    *odd = (vec)(w & 0xffff0000u);
 }
 INLINE vec v_exp2i(vec n)
 {
-    V_EACH(v_exp2i1(n.f[i]));
+    return (vec)((__builtin_convertvector(n, vec_ints) + 127) << 23);
 }
+/* Adding 2^23 leaves no bits behind the point; beyond that there are none, and NaN stays. */
 INLINE vec v_round(vec a)
 {
-    V_EACH(nearbyintf(a.f[i]));
+    vec big = v_set1(0x1p23f), shift = v_copysign(big, a);
+    return v_select_gt(big, v_abs(a), v_copysign((a + shift) - shift, a), a);
 }
 INLINE void v_store_bf16(uint16_t *p, vec a)
 {
-    for (int i = 0; i < LANES; i++) {
-        p[i] = f32_to_bf16(a.f[i]);
-    }
+    vec_bits u = (vec_bits)a, nan = (vec_bits)(a != a);
+    vec_bits r = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+    r = (nan & ((u >> 16) | 0x40u)) | (~nan & r);
+    vec_halves h = __builtin_convertvector(r, vec_halves);
+    memcpy(p, &h, sizeof h);
 }
 
 #endif

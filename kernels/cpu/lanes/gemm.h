@@ -32,7 +32,9 @@ struct gemm_rows {
 #define GEMM_ROWS   48
 #define GEMM_PANELS 4
 #endif
-#define GEMM_X_FLOATS (GEMM_ROWS * (256 + LANES))
+/* A chunk of k of a micro-tile's panels (bf16: 16 KiB) that several row tiles find in L1. */
+#define CHUNK_REUSED  256
+#define GEMM_X_FLOATS (GEMM_ROWS * (CHUNK_REUSED + LANES))
 
 #if defined(__AVX512F__) && defined(__AVX512BW__)
 #define PART_LANES 16
@@ -226,6 +228,9 @@ INLINE void chunk_times_panels(const float *x, size_t ldx, int n_row, int n_bloc
         for (; j + 4 <= n_all; j += 4)
             micro_tile(x, ldx, w + j, dtype, n_block, at + j, ldc, 1, 4);
     }
+    /* Two rows need two parts for chains enough to hide an FMA's latency. */
+    for (; n_row <= 2 && j + 2 <= n_all; j += 2)
+        parts_times_rows(x, ldx, n_row, w + j, dtype, n_block, at + j, ldc, 2);
     for (; j + TILE_PARTS <= n_all; j += TILE_PARTS)
         parts_times_rows(x, ldx, n_row, w + j, dtype, n_block, at + j, ldc, TILE_PARTS);
     for (; j < n_all; j++)
@@ -237,6 +242,8 @@ INLINE void gemm_dtype(const struct gemm_rows *rows, int k_pad, const unsigned c
 {
     _Alignas(64) float x[GEMM_X_FLOATS];
     int chunk = min_int((GEMM_X_FLOATS / rows->n - LANES) / K_BLOCK * K_BLOCK, k_pad);
+    if (rows->n > TILE_ROWS)
+        chunk = min_int(chunk, CHUNK_REUSED);
     size_t ldx = (size_t)chunk + LANES;
     for (int r = 0; r < rows->n; r++)
         memset(c + (size_t)r * ldc, 0, (size_t)n_panel * PANEL * sizeof *c);
