@@ -18,7 +18,7 @@ struct event *event_create(enum event_kind kind, const struct choice *c, const c
     e->choice = c->index;
     e->stop = -1;
     e->n_text = n;
-    if (n > 0) {
+    if (text != NULL && n > 0) {
         memcpy(e->text, text, n);
     }
     return e;
@@ -155,42 +155,38 @@ static int on_token(void *user, int32_t token)
     return ends;
 }
 
-static void post_done(struct choice *c, enum finish reason, const struct err *err)
+/* What is still held: half a character left by the last token, and what might have become a stop
+ * string. A stop string that was completed took its own tail away already. */
+static void release_held(struct choice *c, struct tok_text *out)
 {
     const char *text = "";
     size_t n = 0;
-    if (c->stop_hit < 0) {
-        /* Half a character left by the last token, then what might have become a stop string. */
-        if (detok_flush(c->detok, &text, &n, NULL) == 0) {
-            stops_push(&c->stops, text, n);
-        }
-        char *first = NULL;
-        size_t n_first;
-        text = stops_released(&c->stops, &n_first);
-        first = malloc(n_first + 1);
-        if (first != NULL && n_first > 0) {
-            memcpy(first, text, n_first);
-        }
-        stops_flush(&c->stops);
-        text = stops_released(&c->stops, &n);
-        struct event *e = event_create(EVENT_DONE, c, NULL, (first != NULL ? n_first : 0) + n);
-        if (e != NULL) {
-            if (first != NULL) {
-                memcpy(e->text, first, n_first);
-            }
-            memcpy(e->text + (first != NULL ? n_first : 0), text, n);
-            e->finish = reason;
-            e->err = err != NULL ? *err : (struct err){0};
-        }
-        free(first);
-        c->done = 1;
-        outbox_post(c->shared->outbox, e);
+    if (c->stop_hit >= 0 || detok_flush(c->detok, &text, &n, NULL) != 0) {
         return;
     }
-    struct event *e = event_create(EVENT_DONE, c, NULL, 0);
+    stops_push(&c->stops, text, n);
+    for (int half = 0; half < 2; half++) {
+        text = stops_released(&c->stops, &n);
+        char *grown = n > 0 ? realloc(out->p, out->n + n) : NULL;
+        if (grown != NULL) {
+            memcpy(grown + out->n, text, n);
+            out->p = grown;
+            out->n += n;
+        }
+        stops_flush(&c->stops);
+    }
+}
+
+static void post_done(struct choice *c, enum finish reason, const struct err *err)
+{
+    struct tok_text rest = {0};
+    release_held(c, &rest);
+    struct event *e = event_create(EVENT_DONE, c, rest.p, rest.n);
+    tok_text_fini(&rest);
     if (e != NULL) {
         e->finish = reason;
         e->stop = c->stop_hit;
+        e->err = err != NULL ? *err : (struct err){0};
     }
     c->done = 1;
     outbox_post(c->shared->outbox, e);

@@ -260,7 +260,7 @@ static void print_json_stats(const struct run_output *o, const struct run_facts 
         per((double)e->time.compute_ns / 1e3, n), f->n_worker, (unsigned long long)f->pool.replans,
         (unsigned long long)f->pool.local_slots, (unsigned long long)f->pool.workers_lost,
         f->kernels->name, f->kernels->numerics,
-        o->options->precision == PRECISION_F32 ? "f32" : "bf16");
+        o->options->host.precision == PRECISION_F32 ? "f32" : "bf16");
 }
 
 static int print_json(const struct run_output *o, const struct run_facts *f, const char *hash,
@@ -325,7 +325,7 @@ static void print_summary(const struct run_output *o, const struct run_facts *f,
                 per((double)e->time.compute_ns / 1e3, e->dispatches));
     }
     fprintf(stderr, "logits    %s (%s, %s, loaded in %s)\n", hash, f->kernels->name,
-            o->options->precision == PRECISION_F32 ? "f32" : "bf16", load);
+            o->options->host.precision == PRECISION_F32 ? "f32" : "bf16", load);
 }
 
 int run_output_end(struct run_output *o, const struct run_facts *facts, struct err *err)

@@ -1,0 +1,115 @@
+/* host: see host.h. */
+#include "coordinator/host.h"
+
+#include <stdio.h>
+#include <sys/stat.h>
+
+static int has_file(const char *dir, const char *name)
+{
+    char path[4096 + 64];
+    struct stat st;
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    return stat(path, &st) == 0;
+}
+
+int host_open(struct host *h, const char *dir, struct err *err)
+{
+    int64_t from = clock_now(&clock_real);
+    int rc = kernels_open(&h->kernels, err);
+    if (rc == 0) {
+        rc = model_open(dir, &h->model, err);
+    }
+    int there = has_file(dir, "tokenizer.json") || has_file(dir, "tokenizer.model") ||
+                has_file(dir, "tok512.bin");
+    if (rc == 0 && there) {
+        rc = tokenizer_open(dir, &h->tok, err);
+    }
+    h->load_ns = clock_now(&clock_real) - from;
+    return rc;
+}
+
+struct pool *host_pool(const struct host *h)
+{
+    return h->cluster != NULL ? cluster_pool(h->cluster) : NULL;
+}
+
+static int start_cluster(struct host *h, const struct host_options *o, struct err *err)
+{
+    if (desc_n_sparse(&h->model->desc) == 0) {
+        return 0; /* a dense model has no experts to serve */
+    }
+    struct cluster_config c = {.model = h->model,
+                               .precision = o->precision,
+                               .kernels = h->kernels,
+                               .clock = &clock_real,
+                               .team = h->team,
+                               .n_worker = (int)o->workers,
+                               .transport = o->transport,
+                               .worker_threads = (int)o->worker_threads,
+                               .spin_us = (int)o->spin_us,
+                               .workers_at = o->workers_at};
+    return cluster_start(&c, &h->cluster, err);
+}
+
+static int start_engine(struct host *h, const struct host_options *o, int kv_tokens,
+                        int waiting_max, struct err *err)
+{
+    if (o->trace_hash != NULL && (h->trace.out = fopen(o->trace_hash, "w")) == NULL) {
+        return err_sys(err, ERR_IO, "cannot write %s", o->trace_hash);
+    }
+    struct engine_config c = {.model = h->model,
+                              .weights = h->weights,
+                              .kernels = h->kernels,
+                              .precision = o->precision,
+                              .team = h->team,
+                              .pool = host_pool(h),
+                              .clock = &clock_real,
+                              .trace = o->trace_hash != NULL ? &h->trace : NULL,
+                              .kv_tokens = o->kv_tokens > 0 ? (int)o->kv_tokens : kv_tokens,
+                              .rows_max = (int)o->rows_max,
+                              .prefill_chunk = (int)o->prefill_chunk,
+                              .seqs_max = (int)o->seqs_max,
+                              .waiting_max = waiting_max,
+                              .n_micro = (int)o->n_micro};
+    return engine_create(&c, &h->engine, err);
+}
+
+int host_start(struct host *h, const struct host_options *o, int kv_tokens, int waiting_max,
+               struct err *err)
+{
+    int64_t from = clock_now(&clock_real);
+    h->team = team_create((int)o->threads, (int)o->spin_us);
+    int rc =
+        h->team == NULL ? err_set(err, ERR_NOMEM, "cannot start %d threads", (int)o->threads) : 0;
+    if (rc == 0) {
+        rc = start_cluster(h, o, err);
+    }
+    if (rc == 0) {
+        rc = weights_load_dense(h->model, o->precision, h->team, &h->weights, err);
+    }
+    if (rc == 0) {
+        rc = start_engine(h, o, kv_tokens, waiting_max, err);
+    }
+    h->load_ns += clock_now(&clock_real) - from;
+    return rc;
+}
+
+int host_trace_end(struct host *h, const struct host_options *o, struct err *err)
+{
+    int bad = h->trace.out != NULL && fclose(h->trace.out) != 0;
+    h->trace.out = NULL;
+    return bad ? err_sys(err, ERR_IO, "cannot write %s", o->trace_hash) : 0;
+}
+
+void host_close(struct host *h)
+{
+    if (h->trace.out != NULL) {
+        fclose(h->trace.out);
+    }
+    engine_destroy(h->engine);
+    cluster_stop(h->cluster);
+    weights_free_dense(h->weights);
+    team_destroy(h->team);
+    tokenizer_close(h->tok);
+    model_close(h->model);
+}

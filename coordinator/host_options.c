@@ -1,0 +1,66 @@
+/* host_options: the options that run and serve share; see host.h. */
+#include "coordinator/host.h"
+
+#include <string.h>
+
+int host_options_table(struct host_options *o, struct opt *out)
+{
+    *o = (struct host_options){.transport_name = "inproc",
+                               .precision_name = "bf16",
+                               .workers = 1,
+                               .spin_us = -1,
+                               .seqs_max = 64};
+    const struct opt table[] = {
+        {"workers", 'w', OPT_INT, &o->workers, "N", "workers to start (1)", 1, LIMIT_WORKERS},
+        {"transport", 0, OPT_STR, &o->transport_name, "KIND",
+         "how workers are reached: inproc (threads, default), ipc, tcp", 0, 0},
+        {"workers-at", 0, OPT_STR, &o->workers_at, "LIST",
+         "workers that already run: tcp://a:1,tcp://b:1", 0, 0},
+        {"threads", 0, OPT_INT, &o->threads, "N", "of the coordinator; 0: one a CPU", 0, 4096},
+        {"worker-threads", 0, OPT_INT, &o->worker_threads, "N",
+         "of each worker started here; 0: one a CPU", 0, 4096},
+        {"spin-us", 0, OPT_INT, &o->spin_us, "US",
+         "how long an idle thread spins before it parks; -1: default", -1, 1000000},
+        {"precision", 0, OPT_STR, &o->precision_name, "P",
+         "bf16 (default), or f32: the reference mode", 0, 0},
+        {"prefill-chunk", 0, OPT_INT, &o->prefill_chunk, "N",
+         "prompt tokens of one sequence a step; 0: a whole step", 0, LIMIT_ROWS},
+        {"max-batch-rows", 0, OPT_INT, &o->rows_max, "N", "rows a step; 0: 512", 0, LIMIT_ROWS},
+        {"max-seqs", 0, OPT_INT, &o->seqs_max, "N", "sequences at once (64)", 1, LIMIT_ROWS},
+        {"micro-batches", 0, OPT_INT, &o->n_micro, "N",
+         "1 or 2 in flight; 0 (default): two when rows are enough", 0, 2},
+        {"kv-tokens", 0, OPT_INT, &o->kv_tokens, "N",
+         "positions the KV cache holds; 0: what is needed, or 16384 to serve", 0, LIMIT_CONTEXT},
+        {"trace-hash", 0, OPT_STR, &o->trace_hash, "FILE",
+         "write a hash of every row after every stage: seq pos layer stage hash", 0, 0},
+    };
+    memcpy(out, table, sizeof table);
+    return (int)(sizeof table / sizeof *table);
+}
+
+static int choose(const char *option, const char *value, const char *const *names, int n,
+                  const char *list, int *out, struct err *err)
+{
+    for (int i = 0; i < n; i++) {
+        if (strcmp(value, names[i]) == 0) {
+            *out = i;
+            return 0;
+        }
+    }
+    return err_set(err, ERR_USAGE, "--%s is %s, not \"%s\"", option, list, value);
+}
+
+int host_options_check(struct host_options *o, struct err *err)
+{
+    static const char *const transports[] = {"inproc", "ipc", "tcp"};
+    static const char *const precisions[] = {"bf16", "f32"};
+    int transport = 0, precision = 0;
+    int rc = choose("transport", o->transport_name, transports, 3, "inproc, ipc or tcp", &transport,
+                    err);
+    if (rc == 0) {
+        rc = choose("precision", o->precision_name, precisions, 2, "bf16 or f32", &precision, err);
+    }
+    o->transport = (enum cluster_transport)transport;
+    o->precision = precision == 1 ? PRECISION_F32 : PRECISION_BF16;
+    return rc;
+}
