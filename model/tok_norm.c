@@ -3,7 +3,6 @@
  * (Unicode 9) do not have are stepped over, as if they were inert, because there they are. */
 #include "model/tok_norm.h"
 #include <stdlib.h>
-#include <utf8proc.h>
 
 void tok_norm_fini(struct tok_norm *norm)
 {
@@ -30,25 +29,6 @@ static bool steady(enum tok_norm_kind kind, uint32_t cp)
            (cp >= 0xff01 && cp <= 0xff9d);
 }
 
-static int compose(enum tok_norm_kind kind, const char *p, size_t n, struct tok_text *out)
-{
-    static const utf8proc_option_t options[] = {
-        [NORM_NFC] = UTF8PROC_STABLE | UTF8PROC_COMPOSE,
-        [NORM_NFD] = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE,
-        [NORM_NFKC] = UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT,
-        [NORM_NFKD] = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT,
-    };
-    utf8proc_uint8_t *made = NULL;
-    if (n == 0)
-        return 0;
-    utf8proc_ssize_t m =
-        utf8proc_map((const utf8proc_uint8_t *)p, (utf8proc_ssize_t)n, &made, options[kind]);
-    int r = m < 0 ? ERR_NOMEM
-                  : tok_text_add(out, made, (size_t)m); /* valid UTF-8: memory alone fails */
-    free(made);
-    return r;
-}
-
 /* stretch normalises p[0..n), stepping over what the reference takes for inert. */
 static int stretch(enum tok_norm_kind kind, const char *p, size_t n, struct tok_text *out)
 {
@@ -56,11 +36,11 @@ static int stretch(enum tok_norm_kind kind, const char *p, size_t n, struct tok_
     for (size_t i = 0, len; i < n; i += len) {
         if (!unicode_in(utf8_get(p + i, &len), tok_normal_inert, tok_normal_inert_n))
             continue;
-        if (compose(kind, p + begin, i - begin, out) || tok_text_add(out, p + i, len))
+        if (tok_compose(kind, p + begin, i - begin, out) || tok_text_add(out, p + i, len))
             return ERR_NOMEM;
         begin = i + len;
     }
-    return compose(kind, p + begin, n - begin, out);
+    return tok_compose(kind, p + begin, n - begin, out);
 }
 
 static int normal_form(enum tok_norm_kind kind, struct tok_str in, struct tok_text *buf,

@@ -46,6 +46,9 @@ int tok_norm_add_charsmap(struct tok_norm *norm, const char *map, size_t n, stru
 int tok_norm_run(struct tok_norm *norm, struct tok_str in, struct tok_str *out, bool *shifted,
                  struct err *err);
 
+/* tok_compose appends one of the four normal forms of p[0..n), which begins where nothing before it
+ * can join (tok_compose.c). */
+int tok_compose(enum tok_norm_kind kind, const char *p, size_t n, struct tok_text *out);
 /* tok_charsmap_check, tok_charsmap_run: SentencePiece's precompiled map: u32 size, a double-array
  * trie of that many bytes, replacement strings (tok_charsmap.c). */
 int tok_charsmap_check(const char *map, size_t n, struct err *err);

@@ -3,6 +3,7 @@
  * that the vocabulary does not hold is left out: models are published with such ids. */
 #include "model/tok_impl.h"
 #include "model/tok_load.h"
+#include <math.h>
 #include <stdlib.h>
 
 static int read_json(const char *dir, const char *name, json_t **out, struct err *err)
@@ -38,7 +39,7 @@ static int32_t token_of(const struct tokenizer *tok, json_t *config, const char 
 static int32_t id_of(const struct tokenizer *tok, json_t *value)
 {
     double id = json_number_value(value);
-    bool fits = json_is_number(value) && id >= 0 && id < (double)tok->vocab.n;
+    bool fits = json_is_number(value) && id >= 0 && id < (double)tok->vocab.n && id == floor(id);
     return fits && tok_vocab_has(&tok->vocab, (int32_t)id) ? (int32_t)id : -1;
 }
 

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "model/tokenizer.h"
@@ -280,6 +281,33 @@ static void bytes_that_are_no_text_read_as_replacement_characters(void **state)
     tokenizer_close(tok);
 }
 
+static void marks_without_end_do_not_take_quadratic_time(void **state)
+{
+    (void)state;
+    enum { N = 400000 };
+    struct tokenizer *tok = open_tok(DIR "byte_level.json"); /* its normalizer is NFC */
+    struct tok_ids ids = {0};
+    struct tok_text out = {0};
+    char *text = malloc(4 * N + 1);
+    text[0] = 'a';
+    for (size_t i = 0; i < N;
+         i++) { /* above (230) first, then below (220): all must change sides */
+        memcpy(text + 1 + 2 * i, "\xcc\x8a", 2);
+        memcpy(text + 1 + 2 * (N + i), "\xcc\xa4", 2);
+    }
+    clock_t begin = clock();
+    assert_int_equal(tokenizer_encode(tok, text, 4 * N + 1, 0, &ids, NULL), 0);
+    assert_true(clock() - begin < 20 * CLOCKS_PER_SEC); /* swapping neighbours takes minutes */
+    assert_int_equal(tokenizer_decode(tok, ids.id, ids.n, 0, &out, NULL), 0);
+    assert_int_equal(out.n, 4 * N); /* one ring above went into the a */
+    assert_memory_equal(out.p, "\xc3\xa5\xcc\xa4\xcc\xa4", 6);
+    assert_memory_equal(out.p + out.n - 2, "\xcc\x8a", 2);
+    free(text);
+    tok_ids_fini(&ids);
+    tok_text_fini(&out);
+    tokenizer_close(tok);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -290,6 +318,7 @@ int main(void)
         cmocka_unit_test(every_stage_cuts_and_rewrites_as_the_reference),
         cmocka_unit_test(an_unknown_part_is_refused_by_name),
         cmocka_unit_test(questions_answer_for_any_id),
+        cmocka_unit_test(marks_without_end_do_not_take_quadratic_time),
         cmocka_unit_test(bytes_that_are_no_text_read_as_replacement_characters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,8 @@
+/* `sigmoe tokenize` as a program of its own, so that the comparison with the reference needs only
+ * the model room to build. */
+#include "tools/tokenize.h"
+
+int main(int argc, char **argv)
+{
+    return cmd_tokenize(argc, argv);
+}
