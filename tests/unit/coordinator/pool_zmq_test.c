@@ -312,22 +312,8 @@ static void wait_alive(const struct cluster *c, int n)
 
 /* ---- claims ---- */
 
-/* Over inproc a buffer goes back to its owner by zmq_msg_close on the other thread, an order that
- * libzmq keeps and the thread sanitizer does not see: each reuse would be called a race. */
-static void skip_what_tsan_cannot_see(const char *transport)
-{
-#if defined(__SANITIZE_THREAD__)
-    if (strcmp(transport, "inproc") == 0) {
-        skip();
-    }
-#else
-    (void)transport;
-#endif
-}
-
 static void pool_is_right_over(void **state)
 {
-    skip_what_tsan_cannot_see(*state);
     struct pool_stats stats;
     uint64_t sent, received;
     for (int spin_us = 0; spin_us <= 50; spin_us += 50) {
@@ -345,7 +331,6 @@ static void pool_is_right_over(void **state)
 
 static void pool_goes_on_when_a_worker_stops_and_takes_it_back_over(void **state)
 {
-    skip_what_tsan_cannot_see(*state);
     struct cluster *c = cluster_open(*state, 50 * NS_PER_MS, 0);
     static struct batch batch;
     run_batches(c, 10);
@@ -365,7 +350,6 @@ static void pool_goes_on_when_a_worker_stops_and_takes_it_back_over(void **state
 
 static void pool_goes_on_when_a_worker_restarts_over(void **state)
 {
-    skip_what_tsan_cannot_see(*state);
     struct cluster *c = cluster_open(*state, 50 * NS_PER_MS, 0);
     for (int i = 0; i < 4; i++) {
         static struct batch batch;
