@@ -363,19 +363,34 @@ static int peer_send(struct sock *s, const struct sock_peer *to)
     return rc;
 }
 
+/* begin sends what a message is judged by: the peer at a SOCK_SERVE, the first part at a SOCK_CALL.
+ */
+static int begin(struct sock *s, const struct sock_peer *to, struct frames *f)
+{
+    return s->kind == SOCK_SERVE ? peer_send(s, to) : part_send(s, &f->part[0], f->n > 1);
+}
+
 /* A ROUTER judges a message by its first part; once begun it takes the rest in any case (and drops
  * it silently if the peer goes meanwhile). A DEALER whose peer goes in the middle forgets what it
- * had. */
+ * had.
+ *
+ * What a peer has read, ZeroMQ learns from mail that a send looks at only now and then, so a queue
+ * that looks full may have been empty for a while. Asking for ZMQ_EVENTS makes it read its mail: a
+ * refusal counts only after that. */
 int sock_send(struct sock *s, const struct sock_peer *to, struct frames *f)
 {
-    int rc = s->kind == SOCK_SERVE ? peer_send(s, to) : 0;
-    uint64_t bytes = 0;
-    for (int i = 0; i < f->n && rc >= 0; i++) {
-        bytes += frames_size(f, i);
-        rc = part_send(s, &f->part[i], i + 1 < f->n);
+    int rc = begin(s, to, f);
+    if (rc < 0 && errno == EAGAIN) {
+        has_input(s);
+        rc = begin(s, to, f);
     }
+    uint64_t bytes = 0;
+    for (int i = s->kind == SOCK_CALL; i < f->n && rc >= 0; i++)
+        rc = part_send(s, &f->part[i], i + 1 < f->n);
     if (rc < 0 && errno == EAGAIN)
         return ERR_AGAIN;
+    for (int i = 0; i < f->n; i++)
+        bytes += frames_size(f, i);
     frames_close(f);
     if (rc < 0)
         return ERR_GONE;
