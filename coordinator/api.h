@@ -1,7 +1,7 @@
 /* api: the OpenAI-compatible interface over http and service. One handler takes every request: it
  * checks the key, finds the route, and either answers at once or makes a job that lives until its
- * exchange ends. Requests are read strictly where a wrong type would change the meaning, and unknown
- * fields are let be, as clients expect. */
+ * exchange ends. Requests are read strictly where a wrong type would change the meaning, and
+ * unknown fields are let be, as clients expect. */
 #ifndef COORDINATOR_API_H
 #define COORDINATOR_API_H
 
@@ -13,19 +13,19 @@
 #include <jansson.h>
 
 struct api {
-    const char *model_name;          /* "olmoe" */
-    const char *key;                 /* "Bearer KEY" is asked for; NULL: none */
-    const char *cors_origin;         /* Access-Control-Allow-Origin; NULL: no CORS */
+    const char *model_name;  /* "olmoe" */
+    const char *key;         /* "Bearer KEY" is asked for; NULL: none */
+    const char *cors_origin; /* Access-Control-Allow-Origin; NULL: no CORS */
     const struct model *model;
-    struct tokenizer *tok;           /* encoding on the loop thread */
+    struct tokenizer *tok;            /* encoding on the loop thread */
     const struct chat_template *chat; /* NULL: the model has none, chat is refused in words */
     struct service *service;
-    int n_choice_max, prompts_max;   /* a request */
-    int64_t created;                 /* unix seconds, of this process */
+    int n_choice_max, prompts_max; /* a request */
+    int64_t created;               /* unix seconds, of this process */
     uint64_t next_id;
     struct api_counts {
         uint64_t requests, finished[FINISH_ERROR + 1], prompt_tokens, generated_tokens, refused;
-        int running;                 /* jobs */
+        int running; /* jobs */
         uint64_t ttft_bucket[16], ttft_count;
         double ttft_sum_s;
     } counts;

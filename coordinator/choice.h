@@ -1,6 +1,6 @@
-/* choice: one sequence of a generation, as the engine's thread sees it: from logits to tokens to text,
- * with logprobs, stop strings, stop tokens and a grammar. Its callbacks are the engine's; what they
- * find out goes to the outbox. */
+/* choice: one sequence of a generation, as the engine's thread sees it: from logits to tokens to
+ * text, with logprobs, stop strings, stop tokens and a grammar. Its callbacks are the engine's;
+ * what they find out goes to the outbox. */
 #ifndef COORDINATOR_CHOICE_H
 #define COORDINATOR_CHOICE_H
 
@@ -26,13 +26,13 @@ struct choice_shared {
 struct choice {
     struct choice_shared *shared;
     int index;
-    uint64_t id;            /* of the engine; 0 until submitted */
-    int done;               /* engine's thread: on_done was sent */
+    uint64_t id; /* of the engine; 0 until submitted */
+    int done;    /* engine's thread: on_done was sent */
     int n_generated, stop_hit;
     struct detok *detok;
     struct stops stops;
     struct grammar_state *state;
-    float *raw;             /* [vocab] logits before penalties, when logprobs are asked for */
+    float *raw; /* [vocab] logits before penalties, when logprobs are asked for */
     struct position_logprob *prompt; /* [n_prompt - 1], choice 0, when asked for */
 };
 
@@ -60,7 +60,8 @@ struct event {
     char text[];
 };
 /* event_create: NULL when memory is out. */
-struct event *event_create(enum event_kind kind, const struct choice *c, const char *text, size_t n);
+struct event *event_create(enum event_kind kind, const struct choice *c, const char *text,
+                           size_t n);
 void event_destroy(struct event *e);
 /* outbox_post takes the event over; NULL is ignored. */
 void outbox_post(struct outbox *o, struct event *e);

@@ -1,6 +1,6 @@
-/* cluster: the workers of one run and the pool that speaks to them. Starts what it needs (threads of
- * this process over inproc, or processes of this program over ipc or tcp on loopback) or connects to
- * workers that already run; stops what it started. */
+/* cluster: the workers of one run and the pool that speaks to them. Starts what it needs (threads
+ * of this process over inproc, or processes of this program over ipc or tcp on loopback) or
+ * connects to workers that already run; stops what it started. */
 #ifndef COORDINATOR_CLUSTER_H
 #define COORDINATOR_CLUSTER_H
 
@@ -15,11 +15,11 @@ struct cluster_config {
     enum precision precision;
     const struct kernels *kernels;
     const struct clock *clock;
-    struct team *team;            /* for experts computed locally */
-    int n_worker;                 /* started here; experts are split contiguously */
+    struct team *team; /* for experts computed locally */
+    int n_worker;      /* started here; experts are split contiguously */
     enum cluster_transport transport;
-    int worker_threads, spin_us;  /* 0 threads: one a CPU */
-    const char *workers_at;       /* "tcp://a,tcp://b": connect, start nothing; or NULL */
+    int worker_threads, spin_us; /* 0 threads: one a CPU */
+    const char *workers_at;      /* "tcp://a,tcp://b": connect, start nothing; or NULL */
 };
 
 struct cluster;

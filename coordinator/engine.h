@@ -1,6 +1,6 @@
-/* engine: continuous generation. One step computes one batch of rows through all layers; rows are cut
- * into one or two micro-batches so that one computes while the other's rows are at the experts. The
- * engine is one state machine on one thread; whoever owns it calls engine_step in a loop. */
+/* engine: continuous generation. One step computes one batch of rows through all layers; rows are
+ * cut into one or two micro-batches so that one computes while the other's rows are at the experts.
+ * The engine is one state machine on one thread; whoever owns it calls engine_step in a loop. */
 #ifndef COORDINATOR_ENGINE_H
 #define COORDINATOR_ENGINE_H
 
@@ -16,16 +16,16 @@ struct engine_config {
     const struct kernels *kernels;
     enum precision precision;
     struct team *team;
-    struct pool *pool;          /* NULL for a dense model */
+    struct pool *pool; /* NULL for a dense model */
     const struct clock *clock;
-    struct trace *trace;        /* NULL: off */
-    int kv_tokens;              /* positions the KV cache holds; 0: 4 x 4096 */
-    int rows_max;               /* rows a step; 0: 512 */
-    int prefill_chunk;          /* rows of one prompt a step; 0: rows_max */
-    int seqs_max;               /* 0: 64 */
-    int waiting_max;            /* 0: 1024 */
-    int n_micro;                /* 1, 2; 0: two when a step has rows enough */
-    int micro_rows_min;         /* two micro-batches only from twice this many rows; 0: 32 */
+    struct trace *trace; /* NULL: off */
+    int kv_tokens;       /* positions the KV cache holds; 0: 4 x 4096 */
+    int rows_max;        /* rows a step; 0: 512 */
+    int prefill_chunk;   /* rows of one prompt a step; 0: rows_max */
+    int seqs_max;        /* 0: 64 */
+    int waiting_max;     /* 0: 1024 */
+    int n_micro;         /* 1, 2; 0: two when a step has rows enough */
+    int micro_rows_min;  /* two micro-batches only from twice this many rows; 0: 32 */
 };
 
 struct engine;
@@ -33,8 +33,8 @@ struct engine;
 int engine_create(const struct engine_config *config, struct engine **out, struct err *err);
 /* engine_destroy drops what is running without calling on_done. */
 void engine_destroy(struct engine *e);
-/* engine_submit checks and queues a request. ERR_LIMIT, ERR_USAGE (a token outside the vocabulary) or
- * ERR_AGAIN (queue full). *id names it for engine_cancel. */
+/* engine_submit checks and queues a request. ERR_LIMIT, ERR_USAGE (a token outside the vocabulary)
+ * or ERR_AGAIN (queue full). *id names it for engine_cancel. */
 int engine_submit(struct engine *e, const struct request *request, uint64_t *id, struct err *err);
 /* engine_cancel ends a request with FINISH_ABORT before the next step; unknown ids are ignored. */
 void engine_cancel(struct engine *e, uint64_t id);
@@ -44,9 +44,9 @@ int engine_step(struct engine *e, struct err *err);
 
 struct engine_stats {
     uint64_t steps, rows, prompt_tokens, generated_tokens, dispatches;
-    int64_t step_ns;       /* in engine_step with work */
-    int64_t wait_ns;       /* of it: nothing to compute, experts away */
-    int64_t away_ns;       /* sum over dispatches, send to last row */
+    int64_t step_ns;           /* in engine_step with work */
+    int64_t wait_ns;           /* of it: nothing to compute, experts away */
+    int64_t away_ns;           /* sum over dispatches, send to last row */
     struct dispatch_time time; /* sums */
     int kv_pages, kv_pages_free, running, waiting;
 };

@@ -1,7 +1,7 @@
-/* forward: the dense half of the model, stage by stage, for one micro-batch of rows. Each function is
- * one stage of the paper's layer; coordinator/engine.c decides when it runs. Between forward_gate and
- * forward_combine the rows are away at the experts. Rows are independent: what a row gets does not
- * depend on the others.
+/* forward: the dense half of the model, stage by stage, for one micro-batch of rows. Each function
+ * is one stage of the paper's layer; coordinator/engine.c decides when it runs. Between
+ * forward_gate and forward_combine the rows are away at the experts. Rows are independent: what a
+ * row gets does not depend on the others.
  *
  *   embed -> for each layer: attention -> gate -> (experts | dense FFN) -> combine -> logits */
 #ifndef COORDINATOR_FORWARD_H
@@ -21,31 +21,31 @@ struct forward {
     const struct model_desc *desc;
     const struct dense_weights *weights;
     const struct kernels *k;
-    enum dtype dtype;      /* of matmul inputs, KV cache and wire */
+    enum dtype dtype; /* of matmul inputs, KV cache and wire */
     struct team *team;
     struct kv *kv;
-    struct trace *trace;   /* NULL: off */
+    struct trace *trace; /* NULL: off */
 };
 
 /* One micro-batch and its buffers, sized for n_row_max rows at creation. */
 struct micro {
     int n_row, n_row_max, n_span;
-    struct attn_span *span;     /* [n_span], rows counted within this micro-batch */
-    struct seq **span_seq;      /* [n_span] */
-    int32_t *token, *pos;       /* [n_row] */
-    float *cos, *sin;           /* [n_row, d_rot / 2] */
-    float *x;                   /* [n_row, d_model] residual stream */
-    void *a;                    /* [n_row, ld_a] normed row, matmul dtype, padded: also what the wire gets */
-    float *a32;                 /* the same in f32 (== a when the dtype is f32) */
+    struct attn_span *span; /* [n_span], rows counted within this micro-batch */
+    struct seq **span_seq;  /* [n_span] */
+    int32_t *token, *pos;   /* [n_row] */
+    float *cos, *sin;       /* [n_row, d_rot / 2] */
+    float *x;               /* [n_row, d_model] residual stream */
+    void *a;    /* [n_row, ld_a] normed row, matmul dtype, padded: also what the wire gets */
+    float *a32; /* the same in f32 (== a when the dtype is f32) */
     size_t ld_a;
-    float *qkv;                 /* [n_row, (n_head + 2 n_kv_head) d_head] */
-    void *att;                  /* [n_row, ld_att] */
+    float *qkv; /* [n_row, (n_head + 2 n_kv_head) d_head] */
+    void *att;  /* [n_row, ld_att] */
     size_t ld_att;
-    float *proj;                /* [n_row, d_model] */
-    float *shared;              /* [n_row, d_model] */
-    void *h;                    /* [n_row, k_padded(widest dense FFN)] */
+    float *proj;                    /* [n_row, d_model] */
+    float *shared;                  /* [n_row, d_model] */
+    void *h;                        /* [n_row, k_padded(widest dense FFN)] */
     float *router, *router_scratch; /* [n_row, n_expert], [2 n_expert] */
-    int32_t *slot_expert;       /* [n_row, top_k] */
+    int32_t *slot_expert;           /* [n_row, top_k] */
     float *slot_weight;
     const void **slot_row;
     void *attn_scratch;
@@ -65,8 +65,8 @@ void micro_fill(const struct forward *f, struct micro *m, const struct sched_spa
                 int begin, int end);
 
 void forward_embed(const struct forward *f, struct micro *m);
-/* forward_attention: norm, q k v, rotation, cache write, attention, output, residual. ERR_NOMEM when
- * scratch for a longer context cannot be had. */
+/* forward_attention: norm, q k v, rotation, cache write, attention, output, residual. ERR_NOMEM
+ * when scratch for a longer context cannot be had. */
 int forward_attention(const struct forward *f, struct micro *m, int layer, struct err *err);
 /* forward_ffn_norm: x -> a, a32 by the layer's second norm. */
 void forward_ffn_norm(const struct forward *f, struct micro *m, int layer);
@@ -76,7 +76,8 @@ void forward_dense(const struct forward *f, struct micro *m, int layer);
 void forward_gate(const struct forward *f, struct micro *m, int layer);
 /* forward_shared: the shared expert, while the routed ones are away. */
 void forward_shared(const struct forward *f, struct micro *m, int layer);
-/* forward_combine: x += sum over slots in slot order of weight times row, plus the shared expert. */
+/* forward_combine: x += sum over slots in slot order of weight times row, plus the shared expert.
+ */
 void forward_combine(const struct forward *f, struct micro *m, int layer);
 /* forward_logits: final norm and LM head of rows row[n] (n <= n_row) -> logits [n, vocab] f32. */
 void forward_logits(const struct forward *f, struct micro *m, const int32_t *row, int n,

@@ -18,15 +18,15 @@ struct host_options {
     enum cluster_transport transport;
 };
 #define HOST_OPTIONS_MAX 16
-/* host_options_table sets defaults and writes the options' rows to out [HOST_OPTIONS_MAX]; returns how
- * many. host_options_check gives the names their meaning after parsing. */
+/* host_options_table sets defaults and writes the options' rows to out [HOST_OPTIONS_MAX]; returns
+ * how many. host_options_check gives the names their meaning after parsing. */
 int host_options_table(struct host_options *o, struct opt *out);
 int host_options_check(struct host_options *o, struct err *err);
 
 struct host {
     const struct kernels *kernels;
     struct model *model;
-    struct tokenizer *tok;   /* NULL: the checkpoint has none */
+    struct tokenizer *tok; /* NULL: the checkpoint has none */
     struct team *team;
     struct cluster *cluster; /* NULL for a dense model */
     struct dense_weights *weights;
@@ -35,9 +35,9 @@ struct host {
     int64_t load_ns;
 };
 
-/* host_open reads what is cheap: description, tensors' headers, tokenizer. host_start loads weights,
- * starts or finds workers and makes the engine. h is zeroed before host_open; host_close is due after
- * either, failed or not. kv_tokens, waiting_max: when the options leave them open. */
+/* host_open reads what is cheap: description, tensors' headers, tokenizer. host_start loads
+ * weights, starts or finds workers and makes the engine. h is zeroed before host_open; host_close
+ * is due after either, failed or not. kv_tokens, waiting_max: when the options leave them open. */
 int host_open(struct host *h, const char *dir, struct err *err);
 int host_start(struct host *h, const struct host_options *o, int kv_tokens, int waiting_max,
                struct err *err);

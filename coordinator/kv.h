@@ -13,7 +13,7 @@
 struct kv {
     struct kv_layout layout;
     int n_layer, n_page, n_free;
-    size_t page_bytes;     /* K (or V) of one page and layer */
+    size_t page_bytes; /* K (or V) of one page and layer */
     size_t bytes;
     unsigned char *memory; /* [n_layer][2][n_page][page_bytes] */
     int32_t *free_page;    /* stack of [n_free] */

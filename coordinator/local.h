@@ -1,6 +1,6 @@
-/* local: experts computed by the coordinator itself, from its own mapping of the checkpoint, when no
- * worker is left that holds them. The worker's own code, hence the same bits; slower, since an expert
- * is packed at its first use. Nothing is loaded until then. */
+/* local: experts computed by the coordinator itself, from its own mapping of the checkpoint, when
+ * no worker is left that holds them. The worker's own code, hence the same bits; slower, since an
+ * expert is packed at its first use. Nothing is loaded until then. */
 #ifndef COORDINATOR_LOCAL_H
 #define COORDINATOR_LOCAL_H
 

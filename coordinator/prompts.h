@@ -1,5 +1,5 @@
-/* prompts: what a run is asked to continue: lists of token ids, from the command line, a file, or text
- * through the model's tokenizer. */
+/* prompts: what a run is asked to continue: lists of token ids, from the command line, a file, or
+ * text through the model's tokenizer. */
 #ifndef COORDINATOR_PROMPTS_H
 #define COORDINATOR_PROMPTS_H
 
@@ -12,7 +12,7 @@ struct prompts {
     struct prompt {
         int32_t *id;
         int n;
-    } *at;
+    } * at;
 };
 
 int prompts_from_ids(struct prompts *p, const char *list, struct err *err);

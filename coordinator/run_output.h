@@ -1,5 +1,5 @@
-/* run_output: what a run writes while and after it generates: streamed text, logits, and the summary
- * for a person or for a program. */
+/* run_output: what a run writes while and after it generates: streamed text, logits, and the
+ * summary for a person or for a program. */
 #ifndef COORDINATOR_RUN_OUTPUT_H
 #define COORDINATOR_RUN_OUTPUT_H
 
@@ -14,15 +14,15 @@
 struct run_seq {
     struct run_output *out;
     int index, n_prompt;
-    int32_t *token;         /* generated, [max_tokens] */
+    int32_t *token; /* generated, [max_tokens] */
     int n_token;
     enum finish finish;
     int done;
     int64_t first_ns, last_ns;
     struct hash128 last_logits;
-    FILE *logits;           /* a temporary file, when logits are dumped */
-    struct detok *detok;    /* when text is streamed */
-    int failed;             /* a write failed */
+    FILE *logits;        /* a temporary file, when logits are dumped */
+    struct detok *detok; /* when text is streamed */
+    int failed;          /* a write failed */
     struct err err;
 };
 
@@ -30,7 +30,7 @@ struct run_output {
     const struct run_options *options;
     const struct tokenizer *tok; /* NULL: ids are printed */
     const struct clock *clock;
-    struct run_seq *seq;    /* [n] */
+    struct run_seq *seq; /* [n] */
     int n, n_done;
     int64_t start_ns, end_ns;
 };

@@ -1,6 +1,6 @@
 /* seq: one sequence being generated: its tokens, the KV pages reserved for it, how far it has been
- * computed, and who is told. Positions [0, n_done) are in the KV cache; tokens [0, n_token) are known.
- * A sequence decodes when n_done == n_token - 1 and prefills while more is left. */
+ * computed, and who is told. Positions [0, n_done) are in the KV cache; tokens [0, n_token) are
+ * known. A sequence decodes when n_done == n_token - 1 and prefills while more is left. */
 #ifndef COORDINATOR_SEQ_H
 #define COORDINATOR_SEQ_H
 
@@ -17,36 +17,39 @@ struct model_desc;
 struct request {
     const int32_t *prompt; /* [n_prompt], n_prompt >= 1 */
     int n_prompt;
-    int max_tokens;        /* generated at most; >= 0 (0: evaluate the prompt only) */
+    int max_tokens; /* generated at most; >= 0 (0: evaluate the prompt only) */
     struct sampling sampling;
-    uint64_t choice;       /* stream of random numbers, for n > 1 choices of one seed */
+    uint64_t choice; /* stream of random numbers, for n > 1 choices of one seed */
     int ignore_eos;
-    int all_logits;        /* on_logits for every position, not just those a token is drawn from */
+    int all_logits; /* on_logits for every position, not just those a token is drawn from */
     void *user;
-    /* on_logits: before sampling. logits [vocab] of position pos; valid during the call. May be NULL. */
+    /* on_logits: before sampling. logits [vocab] of position pos; valid during the call. May be
+     * NULL. */
     void (*on_logits)(void *user, int pos, const float *logits, int vocab);
     /* on_mask: may lower logits (a grammar) between on_logits and the draw. May be NULL. */
     void (*on_mask)(void *user, float *logits, int vocab);
     /* on_token: non-zero ends the sequence with FINISH_STOP (a stop string was completed). */
     int (*on_token)(void *user, int32_t token);
-    /* on_route: what the gate chose for position pos in a sparse layer, top_k slots. May be NULL. */
+    /* on_route: what the gate chose for position pos in a sparse layer, top_k slots. May be NULL.
+     */
     void (*on_route)(void *user, int pos, int layer, const int32_t *slot_expert,
                      const float *slot_weight, int top_k);
     /* on_done: exactly once; the sequence is gone after it. */
     void (*on_done)(void *user, enum finish reason, const struct err *err);
 };
 
-/* request_check: token ids within the vocabulary, lengths within the context. ERR_USAGE, ERR_LIMIT. */
+/* request_check: token ids within the vocabulary, lengths within the context. ERR_USAGE, ERR_LIMIT.
+ */
 int request_check(const struct request *request, const struct model_desc *desc, struct err *err);
 
 struct seq {
     uint64_t id;
     struct request request;
     struct logit_bias *bias;
-    int32_t *token;          /* [n_prompt + max_tokens] */
+    int32_t *token; /* [n_prompt + max_tokens] */
     int n_token, n_prompt, n_done;
     int32_t *page;
-    int n_page;              /* reserved; 0 while waiting */
+    int n_page;                          /* reserved; 0 while waiting */
     uint16_t *n_in_prompt, *n_in_output; /* [vocab] when a penalty is on */
     int cancelled;
     struct seq *next;

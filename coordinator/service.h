@@ -19,8 +19,8 @@ struct token_logprob {
     double logprob;
 };
 
-/* One position: the token there, what the model gave it, and the likeliest. top[0..n_top) descending.
- * The chosen token's entry in top is the identical number. */
+/* One position: the token there, what the model gave it, and the likeliest. top[0..n_top)
+ * descending. The chosen token's entry in top is the identical number. */
 struct position_logprob {
     struct token_logprob at;
     int n_top;
@@ -28,30 +28,31 @@ struct position_logprob {
 };
 
 struct generation_params {
-    const int32_t *prompt;       /* [n_prompt] */
+    const int32_t *prompt; /* [n_prompt] */
     int n_prompt, n_choice, max_tokens, min_tokens;
-    struct sampling sampling;    /* bias is copied */
+    struct sampling sampling; /* bias is copied */
     int ignore_eos;
-    const char *const *stop;     /* [n_stop] texts that end a choice; copied */
-    int n_stop, include_stop;    /* include_stop: the text keeps the stop string */
-    const int32_t *stop_token;   /* [n_stop_token] tokens that end it; copied */
+    const char *const *stop;   /* [n_stop] texts that end a choice; copied */
+    int n_stop, include_stop;  /* include_stop: the text keeps the stop string */
+    const int32_t *stop_token; /* [n_stop_token] tokens that end it; copied */
     int n_stop_token;
-    int n_top;                   /* logprobs of tokens, with this many of the likeliest; -1: none */
-    int prompt_logprobs;         /* of the prompt's own tokens too (echo) */
-    int skip_special;            /* special tokens yield no text */
-    struct grammar *grammar;     /* or NULL; a reference is taken */
+    int n_top;               /* logprobs of tokens, with this many of the likeliest; -1: none */
+    int prompt_logprobs;     /* of the prompt's own tokens too (echo) */
+    int skip_special;        /* special tokens yield no text */
+    struct grammar *grammar; /* or NULL; a reference is taken */
 };
 
 /* Called on the loop thread. Pointers are valid during the call. */
 struct generation_handlers {
-    /* on_prompt: entry[i] is position i + 1's (the first token has no probability); n = n_prompt - 1. */
+    /* on_prompt: entry[i] is position i + 1's (the first token has no probability); n = n_prompt
+     * - 1. */
     void (*on_prompt)(void *user, const struct position_logprob *entry, int n);
-    /* on_token: text is what may be shown now; it can be empty (half a character, or what may become a
-     * stop string) and is never half a character. logprob is NULL unless asked for. */
+    /* on_token: text is what may be shown now; it can be empty (half a character, or what may
+     * become a stop string) and is never half a character. logprob is NULL unless asked for. */
     void (*on_token)(void *user, int choice, int32_t token, const char *text, size_t n_text,
                      const struct position_logprob *logprob);
-    /* on_done: once a choice, last. text: what was held back. stop: the index of the stop string that
-     * ended it, or -1. err: with FINISH_ERROR. */
+    /* on_done: once a choice, last. text: what was held back. stop: the index of the stop string
+     * that ended it, or -1. err: with FINISH_ERROR. */
     void (*on_done)(void *user, int choice, enum finish reason, const char *text, size_t n_text,
                     int stop, const struct err *err);
 };
@@ -72,8 +73,9 @@ int service_create(const struct service_config *config, struct ev_loop *loop, st
 /* service_destroy stops the thread; running generations get no further event. */
 void service_destroy(struct service *s);
 
-/* service_generate queues a request. What the engine refuses (context, queue full) comes as on_done of
- * each choice with FINISH_ERROR and the engine's words. `user` gets no event after generation_drop. */
+/* service_generate queues a request. What the engine refuses (context, queue full) comes as on_done
+ * of each choice with FINISH_ERROR and the engine's words. `user` gets no event after
+ * generation_drop. */
 int service_generate(struct service *s, const struct generation_params *params,
                      const struct generation_handlers *handlers, void *user,
                      struct generation **out, struct err *err);

@@ -1,5 +1,5 @@
-/* stops: text that grows token by token, and the strings that end it. Holds back the shortest tail that
- * could still become a stop string, so that a client never sees the beginning of one. */
+/* stops: text that grows token by token, and the strings that end it. Holds back the shortest tail
+ * that could still become a stop string, so that a client never sees the beginning of one. */
 #ifndef COORDINATOR_STOPS_H
 #define COORDINATOR_STOPS_H
 
@@ -7,10 +7,10 @@
 #include <stddef.h>
 
 struct stops {
-    char **text;  /* [n], own copies */
+    char **text; /* [n], own copies */
     size_t *bytes;
     int n, include;
-    char *held;   /* not yet given out */
+    char *held; /* not yet given out */
     size_t n_held, cap;
     size_t n_out; /* of held: what the last call released */
 };

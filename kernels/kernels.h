@@ -1,13 +1,11 @@
-/* kernels: the arithmetic, on the caller's memory. No allocation, no I/O, no log, no thread: a kernel
- * is cut into units, and the caller (base/team) decides who computes which.
+/* kernels: the arithmetic, on the caller's memory. No allocation, no I/O, no log, no thread: a
+ * kernel is cut into units, and the caller (base/team) decides who computes which.
  *
  * THE SUM. Every matrix product here, on every instruction set, is one and the same sequence of
- * roundings, so that a row has the same bits alone or among thousands, on one thread or many, and on
- * portable C, AVX2, AVX-512 and AMX alike. For blocks of 32 consecutive k, ascending:
- *     e = 0; o = 0
- *     for p in 0..15:  e = fma(x[2p], w[2p], e);  o = fma(x[2p+1], w[2p+1], o)
- *     c = c + (e + o)
- * in f32, round to nearest even, denormals flushed (FTZ and DAZ), c starting at 0; a bias is added at
+ * roundings, so that a row has the same bits alone or among thousands, on one thread or many, and
+ * on portable C, AVX2, AVX-512 and AMX alike. For blocks of 32 consecutive k, ascending: e = 0; o =
+ * 0 for p in 0..15:  e = fma(x[2p], w[2p], e);  o = fma(x[2p+1], w[2p+1], o) c = c + (e + o) in
+ * f32, round to nearest even, denormals flushed (FTZ and DAZ), c starting at 0; a bias is added at
  * the end. k is padded to 32 with zeros. This is the operation of TDPBF16PS (Intel SDM vol. 2,
  * "TDPBF16PS": the even and the odd products of a row of pairs accumulate separately by FMA with
  * DAZ=FTZ=1, RNE, and their sum is added to the destination); a start-up check holds a real AMX
@@ -80,13 +78,14 @@ enum act {
     ACT_GELU,        /* gelu(g) * u, erf form */
     ACT_GELU_TANH,   /* gelu(g) * u, tanh form */
     ACT_RELU2,       /* relu(g)^2 * u */
-    ACT_SWIGLU_CLAMP /* gpt-oss: g = min(g, limit), u = clamp(u, +-limit); g * sigmoid(alpha g) * (u + 1) */
+    ACT_SWIGLU_CLAMP /* gpt-oss: g = min(g, limit), u = clamp(u, +-limit); g * sigmoid(alpha g) * (u
+                        + 1) */
 };
 
 /* One expert: y = down(act(gate x, up x)). gate.data NULL: a plain MLP, y = down(act(up x)). */
 struct ffn_weights {
-    struct packed gate, up, down;                     /* [d_ff, d], [d_ff, d], [d, d_ff] */
-    const float *gate_bias, *up_bias, *down_bias;     /* f32 or NULL */
+    struct packed gate, up, down;                 /* [d_ff, d], [d_ff, d], [d, d_ff] */
+    const float *gate_bias, *up_bias, *down_bias; /* f32 or NULL */
 };
 
 /* One expert's rows: assignments [begin, end). */
@@ -102,11 +101,11 @@ struct ffn {
     int d_model, d_ff;
     const struct ffn_segment *seg; /* [n_seg], non-empty, ascending, contiguous */
     int n_seg;
-    const void *x;                 /* [*, ldx] of the weights' dtype, padded as in matmul */
+    const void *x; /* [*, ldx] of the weights' dtype, padded as in matmul */
     size_t ldx;
-    const int32_t *row;            /* [n_assign] row of x for each assignment; NULL: the identity */
-    void *h;                       /* scratch [n_assign, k_padded(d_ff)], the weights' dtype */
-    void *y;                       /* [n_assign, ldy] f32 or bf16 */
+    const int32_t *row; /* [n_assign] row of x for each assignment; NULL: the identity */
+    void *h;            /* scratch [n_assign, k_padded(d_ff)], the weights' dtype */
+    void *y;            /* [n_assign, ldy] f32 or bf16 */
     enum dtype y_dtype;
     size_t ldy;
 };
@@ -144,17 +143,17 @@ struct attn {
     size_t kv_page_stride;
     int n_head;
     float scale;
-    int window;                  /* attends to the last `window` positions, itself included; 0: all */
-    float softcap;               /* 0: none; else s = cap * tanh(s / cap) */
-    const float *sink;           /* [n_head] a logit that takes part in the denominator only; or NULL */
-    const float *q;              /* [n_row, ldq] f32, heads of d_head, rotated */
+    int window;        /* attends to the last `window` positions, itself included; 0: all */
+    float softcap;     /* 0: none; else s = cap * tanh(s / cap) */
+    const float *sink; /* [n_head] a logit that takes part in the denominator only; or NULL */
+    const float *q;    /* [n_row, ldq] f32, heads of d_head, rotated */
     size_t ldq;
     const struct attn_span *span;
     int n_span;
-    void *out;                   /* [n_row, ldo], n_head * d_head, out_dtype (the next matmul's x) */
+    void *out; /* [n_row, ldo], n_head * d_head, out_dtype (the next matmul's x) */
     enum dtype out_dtype;
     size_t ldo;
-    void *scratch;               /* attn_scratch_bytes */
+    void *scratch; /* attn_scratch_bytes */
 };
 
 /* ---- position encoding ----------------------------------------------------------------------- */
@@ -162,13 +161,13 @@ struct attn {
 enum rope_scaling { ROPE_NONE, ROPE_LINEAR, ROPE_DYNAMIC, ROPE_YARN, ROPE_LLAMA3 };
 
 struct rope_params {
-    int d_rot;        /* rotated part of a head; partial when < d_head; even */
-    int interleaved;  /* pairs (2i, 2i+1) instead of (i, i + d_rot/2) */
+    int d_rot;       /* rotated part of a head; partial when < d_head; even */
+    int interleaved; /* pairs (2i, 2i+1) instead of (i, i + d_rot/2) */
     double theta;
     enum rope_scaling scaling;
     double factor, beta_fast, beta_slow, low_freq_factor, high_freq_factor;
     double attention_factor, mscale, mscale_all_dim; /* yarn; 0 where not given */
-    int truncate;                                    /* yarn: round the correction range; default 1 */
+    int truncate; /* yarn: round the correction range; default 1 */
     int original_context, max_context;
 };
 
@@ -181,8 +180,8 @@ void rope_angles(const struct rope_params *p, int pos, int seq_len, float *cos_o
 
 struct kernels {
     enum isa isa;
-    const char *name;          /* "avx512" */
-    const char *numerics;      /* class of bits: equal strings promise equal bits; "sum32" */
+    const char *name;     /* "avx512" */
+    const char *numerics; /* class of bits: equal strings promise equal bits; "sum32" */
 
     int (*matmul_units)(const struct matmul *m);
     void (*matmul)(const struct matmul *m, int unit_begin, int unit_end);
@@ -194,13 +193,14 @@ struct kernels {
     size_t (*attn_scratch_bytes)(const struct attn *a);
     int (*attn_units)(const struct attn *a, int stage);
     void (*attn)(const struct attn *a, int stage, int unit_begin, int unit_end);
-    /* kv_write stores rows [begin, end) of one span: k, v [n_row, n_kv_head * d_head] f32 with strides
-     * ldk, ldv (floats). */
+    /* kv_write stores rows [begin, end) of one span: k, v [n_row, n_kv_head * d_head] f32 with
+     * strides ldk, ldv (floats). */
     void (*kv_write)(const struct kv_layout *l, void *k_base, void *v_base, size_t page_stride,
                      const struct attn_span *span, const float *k, size_t ldk, const float *v,
                      size_t ldv);
 
-    /* Row functions. `out` of out_dtype, padded with zeros from d to ldo where ldo > d and `pad`. */
+    /* Row functions. `out` of out_dtype, padded with zeros from d to ldo where ldo > d and `pad`.
+     */
     void (*rmsnorm)(const float *x, const float *weight, float eps, int d, void *out,
                     enum dtype out_dtype, int d_pad);
     void (*layernorm)(const float *x, const float *weight, const float *bias, float eps, int d,
@@ -208,25 +208,28 @@ struct kernels {
     /* rope rotates n_head heads of d_head in place. cos, sin [d_rot / 2]. */
     void (*rope)(float *x, int n_head, int d_head, int d_rot, int interleaved, const float *cos,
                  const float *sin);
-    void (*softmax)(float *x, int n);           /* in place, max subtracted */
-    void (*convert)(const void *src, enum dtype src_dtype, void *dst, enum dtype dst_dtype, size_t n);
-    void (*add)(float *x, const float *y, size_t n);          /* x += y */
-    void (*axpy)(float *x, float a, const void *y, enum dtype y_dtype, size_t n); /* x = fma(a, y, x) */
-    float (*dot)(const float *x, const float *y, size_t n);   /* 16 lanes, then a fixed tree */
+    void (*softmax)(float *x, int n); /* in place, max subtracted */
+    void (*convert)(const void *src, enum dtype src_dtype, void *dst, enum dtype dst_dtype,
+                    size_t n);
+    void (*add)(float *x, const float *y, size_t n); /* x += y */
+    void (*axpy)(float *x, float a, const void *y, enum dtype y_dtype,
+                 size_t n);                                 /* x = fma(a, y, x) */
+    float (*dot)(const float *x, const float *y, size_t n); /* 16 lanes, then a fixed tree */
     /* act_mul: out[i] = act(gate[i]) * up[i]; gate NULL: act(up[i]). */
-    void (*act_mul)(enum act act, float alpha, float limit, const float *gate, const float *up, int n,
-                    void *out, enum dtype out_dtype);
+    void (*act_mul)(enum act act, float alpha, float limit, const float *gate, const float *up,
+                    int n, void *out, enum dtype out_dtype);
 };
 
 /* kernels_open picks the best instruction set of this CPU, or the one SIGMOE_ISA names (portable,
  * avx2, avx512, amx); ERR_USAGE when that is unknown or this CPU lacks it. *out lives forever. */
 int kernels_open(const struct kernels **out, struct err *err);
-/* kernels_of: the table of one instruction set, NULL where this CPU (or build) lacks it. For tests. */
+/* kernels_of: the table of one instruction set, NULL where this CPU (or build) lacks it. For tests.
+ */
 const struct kernels *kernels_of(enum isa isa);
 const char *isa_name(enum isa isa);
 
-/* topk: the k largest of x [n], descending; of equal values the lower index first. NaN counts as the
- * smallest. k <= n. */
+/* topk: the k largest of x [n], descending; of equal values the lower index first. NaN counts as
+ * the smallest. k <= n. */
 void topk(const float *x, int n, int k, int32_t *index, float *value);
 
 #endif

@@ -1,7 +1,8 @@
-/* checkpoint: the tensors of a safetensors checkpoint, one file or a sharded index, read-only by mmap.
- * Every header is validated before a tensor is handed out: size cap, UTF-8 JSON without duplicate
- * keys, known dtypes, shape product and offsets by checked arithmetic, no overlap, no gap, full
- * coverage of the file, shard names without a path. Format: huggingface/safetensors README. */
+/* checkpoint: the tensors of a safetensors checkpoint, one file or a sharded index, read-only by
+ * mmap. Every header is validated before a tensor is handed out: size cap, UTF-8 JSON without
+ * duplicate keys, known dtypes, shape product and offsets by checked arithmetic, no overlap, no
+ * gap, full coverage of the file, shard names without a path. Format: huggingface/safetensors
+ * README. */
 #ifndef MODEL_CHECKPOINT_H
 #define MODEL_CHECKPOINT_H
 
@@ -17,11 +18,11 @@ struct checkpoint;
 
 struct tensor {
     const char *name;
-    enum dtype dtype;      /* DTYPE_NONE for a type we can list but not compute with */
+    enum dtype dtype;       /* DTYPE_NONE for a type we can list but not compute with */
     const char *dtype_name; /* as in the file: "BF16", "I64" */
     int n_dim;
     uint64_t dim[LIMIT_ST_DIMS];
-    const void *data;      /* inside the mapping, valid while the checkpoint is open */
+    const void *data; /* inside the mapping, valid while the checkpoint is open */
     uint64_t bytes;
     int shard;
 };
@@ -38,18 +39,19 @@ const char *checkpoint_shard_name(const struct checkpoint *ck, int shard);
 uint64_t checkpoint_bytes(const struct checkpoint *ck); /* of all files, headers included */
 /* checkpoint_want asks the kernel to read a tensor's pages ahead; it does not wait. */
 void checkpoint_want(const struct checkpoint *ck, const struct tensor *t);
-/* checkpoint_done tells the kernel that a tensor's pages will not be read again, so that a packed copy
- * and the file's pages do not both count as resident. */
+/* checkpoint_done tells the kernel that a tensor's pages will not be read again, so that a packed
+ * copy and the file's pages do not both count as resident. */
 void checkpoint_done(const struct checkpoint *ck, const struct tensor *t);
 
-/* checkpoint_role finds a tensor by role and checks that its shape is what `desc` says and its dtype
- * is one of f32, bf16, f16. */
+/* checkpoint_role finds a tensor by role and checks that its shape is what `desc` says and its
+ * dtype is one of f32, bf16, f16. */
 int checkpoint_role(const struct checkpoint *ck, const struct model_desc *desc, enum role role,
                     int layer, int expert, const struct tensor **out, struct err *err);
 
-/* model_fingerprint: what Hello compares. XXH3 over the canonical config fields and, for each shard,
- * the header bytes (names, shapes, offsets) and a sample of the data (first and last 4 KiB of every
- * tensor), so that two checkpoints of one shape with other weights differ. Fast: no full read. */
+/* model_fingerprint: what Hello compares. XXH3 over the canonical config fields and, for each
+ * shard, the header bytes (names, shapes, offsets) and a sample of the data (first and last 4 KiB
+ * of every tensor), so that two checkpoints of one shape with other weights differ. Fast: no full
+ * read. */
 int model_fingerprint(const char *dir, const struct model_desc *desc, const struct checkpoint *ck,
                       struct hash128 *out, struct err *err);
 

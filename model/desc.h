@@ -1,6 +1,7 @@
-/* desc: an architecture is a description. config.json becomes this plain struct of hyper-parameters;
- * one generic forward pass (coordinator/forward.c) reads it. Everything in it has been checked
- * against base/limits.h and for consistency: code behind it needs no checks of its own. */
+/* desc: an architecture is a description. config.json becomes this plain struct of
+ * hyper-parameters; one generic forward pass (coordinator/forward.c) reads it. Everything in it has
+ * been checked against base/limits.h and for consistency: code behind it needs no checks of its
+ * own. */
 #ifndef MODEL_DESC_H
 #define MODEL_DESC_H
 
@@ -13,7 +14,11 @@
 enum norm_kind { NORM_RMS, NORM_LAYER };
 
 /* How q and k are normalised before rotation. */
-enum qk_norm_kind { QK_NORM_NONE, QK_NORM_HEAD /* [d_head] each head */, QK_NORM_FULL /* [n_head*d_head] */ };
+enum qk_norm_kind {
+    QK_NORM_NONE,
+    QK_NORM_HEAD /* [d_head] each head */,
+    QK_NORM_FULL /* [n_head*d_head] */
+};
 
 /* How logits become slots; router/gate.h computes them. */
 enum gate_kind {
@@ -25,12 +30,12 @@ enum gate_kind {
 
 /* One layer. */
 struct layer_desc {
-    int sparse;  /* experts (1) or one dense FFN (0) */
-    int window;  /* sliding window in positions, 0: full attention */
+    int sparse; /* experts (1) or one dense FFN (0) */
+    int window; /* sliding window in positions, 0: full attention */
 };
 
 struct model_desc {
-    char family[32];      /* "qwen3_moe" */
+    char family[32]; /* "qwen3_moe" */
     int n_layer, d_model, n_head, n_kv_head, d_head, vocab, max_context;
     struct layer_desc layer[LIMIT_LAYERS];
 
@@ -38,90 +43,118 @@ struct model_desc {
     float norm_eps;
     enum qk_norm_kind qk_norm;
     int qkv_bias, o_bias, mlp_bias;
-    float attn_scale;     /* on q k^T */
+    float attn_scale; /* on q k^T */
     float attn_softcap;
     int attn_sinks;
     struct rope_params rope;
 
     enum act act;
     float act_alpha, act_limit;
-    int d_ff;             /* of dense layers; 0 when there is none */
+    int d_ff; /* of dense layers; 0 when there is none */
 
-    int n_expert, top_k;  /* 0 for a dense model */
+    int n_expert, top_k; /* 0 for a dense model */
     int d_ff_expert;
-    int d_ff_shared;      /* shared expert(s) as one FFN; 0: none */
-    int shared_gated;     /* times sigmoid(g . x) */
+    int d_ff_shared;  /* shared expert(s) as one FFN; 0: none */
+    int shared_gated; /* times sigmoid(g . x) */
     enum gate_kind gate;
-    int gate_normalise;   /* divide slot weights by their sum */
-    int gate_bias;        /* a selection bias tensor exists */
+    int gate_normalise; /* divide slot weights by their sum */
+    int gate_bias;      /* a selection bias tensor exists */
     int n_group, topk_group;
-    float gate_scale;     /* routed_scaling_factor, on the slot weights; 1 */
+    float gate_scale; /* routed_scaling_factor, on the slot weights; 1 */
 
-    int tied;             /* LM head = embedding */
+    int tied; /* LM head = embedding */
     int32_t bos, eos[8];
     int n_eos;
-    enum dtype stored;    /* torch_dtype of the config, the tensors decide */
+    enum dtype stored; /* torch_dtype of the config, the tensors decide */
 };
 
-/* desc_from_config reads config.json text (bytes long) of any family in model/families. The family is
- * found by model_type. Unknown scalings, absurd sizes, missing keys: ERR_MODEL, in words, naming
+/* desc_from_config reads config.json text (bytes long) of any family in model/families. The family
+ * is found by model_type. Unknown scalings, absurd sizes, missing keys: ERR_MODEL, in words, naming
  * `path`. `path` is used in messages only. */
 int desc_from_config(const char *text, size_t bytes, const char *path, struct model_desc *desc,
                      struct err *err);
-/* desc_load: the same from DIR/config.json (and bos/eos from DIR/generation_config.json if there). */
+/* desc_load: the same from DIR/config.json (and bos/eos from DIR/generation_config.json if there).
+ */
 int desc_load(const char *dir, struct model_desc *desc, struct err *err);
 
 /* Roles of tensors. A family names each (printf patterns with the layer, then the expert). */
 enum role {
-    ROLE_EMBED, ROLE_FINAL_NORM, ROLE_FINAL_NORM_BIAS, ROLE_LM_HEAD,
-    ROLE_ATTN_NORM, ROLE_ATTN_NORM_BIAS, ROLE_FFN_NORM, ROLE_FFN_NORM_BIAS,
-    ROLE_Q, ROLE_K, ROLE_V, ROLE_O, ROLE_Q_BIAS, ROLE_K_BIAS, ROLE_V_BIAS, ROLE_O_BIAS,
-    ROLE_Q_NORM, ROLE_K_NORM, ROLE_SINKS,
-    ROLE_GATE_PROJ, ROLE_UP_PROJ, ROLE_DOWN_PROJ,
-    ROLE_GATE_PROJ_BIAS, ROLE_UP_PROJ_BIAS, ROLE_DOWN_PROJ_BIAS,
-    ROLE_ROUTER, ROLE_ROUTER_BIAS,
-    ROLE_EXPERT_GATE, ROLE_EXPERT_UP, ROLE_EXPERT_DOWN,
-    ROLE_SHARED_GATE, ROLE_SHARED_UP, ROLE_SHARED_DOWN, ROLE_SHARED_ROUTER,
+    ROLE_EMBED,
+    ROLE_FINAL_NORM,
+    ROLE_FINAL_NORM_BIAS,
+    ROLE_LM_HEAD,
+    ROLE_ATTN_NORM,
+    ROLE_ATTN_NORM_BIAS,
+    ROLE_FFN_NORM,
+    ROLE_FFN_NORM_BIAS,
+    ROLE_Q,
+    ROLE_K,
+    ROLE_V,
+    ROLE_O,
+    ROLE_Q_BIAS,
+    ROLE_K_BIAS,
+    ROLE_V_BIAS,
+    ROLE_O_BIAS,
+    ROLE_Q_NORM,
+    ROLE_K_NORM,
+    ROLE_SINKS,
+    ROLE_GATE_PROJ,
+    ROLE_UP_PROJ,
+    ROLE_DOWN_PROJ,
+    ROLE_GATE_PROJ_BIAS,
+    ROLE_UP_PROJ_BIAS,
+    ROLE_DOWN_PROJ_BIAS,
+    ROLE_ROUTER,
+    ROLE_ROUTER_BIAS,
+    ROLE_EXPERT_GATE,
+    ROLE_EXPERT_UP,
+    ROLE_EXPERT_DOWN,
+    ROLE_SHARED_GATE,
+    ROLE_SHARED_UP,
+    ROLE_SHARED_DOWN,
+    ROLE_SHARED_ROUTER,
     ROLE_COUNT
 };
-/* role_is_global: one tensor a model, not one a layer; role_is_expert: one for each expert of a layer. */
+/* role_is_global: one tensor a model, not one a layer; role_is_expert: one for each expert of a
+ * layer. */
 int role_is_global(enum role role);
 int role_is_expert(enum role role);
 
 struct config; /* model/config.h: typed, checked access to config.json */
 
-/* What transformers assumes for a key that config.json leaves out (the family's Config class). Sizes
- * that only a guess could supply have no default here: they must be in the file. */
+/* What transformers assumes for a key that config.json leaves out (the family's Config class).
+ * Sizes that only a guess could supply have no default here: they must be in the file. */
 struct family_defaults {
-    int n_kv_head;     /* 0: n_head */
-    int d_head;        /* 0: d_model / n_head */
+    int n_kv_head; /* 0: n_head */
+    int d_head;    /* 0: d_model / n_head */
     int max_context;
     double norm_eps, rope_theta;
-    int bos, eos;      /* -1: none */
+    int bos, eos; /* -1: none */
 };
 
 /* A family: the file model/families/NAME.c holds one of these. */
 struct model_family {
-    const char *model_type;           /* "olmoe" */
+    const char *model_type; /* "olmoe" */
     struct family_defaults absent;
-    const char *name[ROLE_COUNT];     /* "model.layers.%d.self_attn.q_proj.weight"; NULL: has none */
-    /* configure fills what is particular from the parsed config (see model/config.h) after the common
-     * fields are read. */
+    const char *name[ROLE_COUNT]; /* "model.layers.%d.self_attn.q_proj.weight"; NULL: has none */
+    /* configure fills what is particular from the parsed config (see model/config.h) after the
+     * common fields are read. */
     int (*configure)(struct model_desc *desc, const struct config *config, struct err *err);
 };
 
-
 /* desc_family returns the family of a description (never NULL for one that was read). */
 const struct model_family *desc_family(const struct model_desc *desc);
-/* desc_tensor_name writes the name of a tensor; returns 0, or -1 when the family has no such role. */
-int desc_tensor_name(const struct model_desc *desc, enum role role, int layer, int expert, char *out,
-                     size_t size);
-/* desc_tensor_shape: rows and columns (1-D tensors: cols 0) that the tensor must have. 0, or -1 when
- * this model has no such tensor in that layer. */
-int desc_tensor_shape(const struct model_desc *desc, enum role role, int layer, int *rows, int *cols);
-/* desc_each_tensor calls fn for every tensor the model has, in the order in which we write them: the
- * embedding, layer by layer (an expert's three side by side), the final norm, the LM head. Stops at the
- * first result that is not 0 and returns it. */
+/* desc_tensor_name writes the name of a tensor; returns 0, or -1 when the family has no such role.
+ */
+int desc_tensor_name(const struct model_desc *desc, enum role role, int layer, int expert,
+                     char *out, size_t size);
+/* desc_tensor_shape: rows and columns (1-D tensors: cols 0) that the tensor must have. 0, or -1
+ * when this model has no such tensor in that layer. */
+int desc_tensor_shape(const struct model_desc *desc, enum role role, int layer, int *rows,
+                      int *cols);
+/* desc_each_tensor calls fn for every tensor the model has, in the order in which we write them:
+ * the embedding, layer by layer (an expert's three side by side), the final norm, the LM head.
+ * Stops at the first result that is not 0 and returns it. */
 typedef int desc_tensor_fn(void *arg, enum role role, int layer, int expert);
 int desc_each_tensor(const struct model_desc *desc, desc_tensor_fn *fn, void *arg);
 /* Parameters of one expert, and of everything but experts (a tied LM head counts once). */

@@ -1,6 +1,6 @@
-/* weights: tensors of a checkpoint packed for the kernels. Two halves that never meet in one process
- * unless it does both jobs: the dense weights (coordinator) and a set of experts (worker). Packing
- * reads the mapping once, tensor by tensor, and lets the pages go. */
+/* weights: tensors of a checkpoint packed for the kernels. Two halves that never meet in one
+ * process unless it does both jobs: the dense weights (coordinator) and a set of experts (worker).
+ * Packing reads the mapping once, tensor by tensor, and lets the pages go. */
 #ifndef MODEL_WEIGHTS_H
 #define MODEL_WEIGHTS_H
 
@@ -26,32 +26,32 @@ struct model {
     struct checkpoint *ck;
     struct hash128 fingerprint;
 };
-/* model_open: desc_load, checkpoint_open, every tensor the description needs is there with the right
- * shape (by name only: no data is read), fingerprint. */
+/* model_open: desc_load, checkpoint_open, every tensor the description needs is there with the
+ * right shape (by name only: no data is read), fingerprint. */
 int model_open(const char *dir, struct model **out, struct err *err);
 void model_close(struct model *model);
 
 struct layer_weights {
     const float *attn_norm, *attn_norm_bias, *ffn_norm, *ffn_norm_bias; /* [d_model] */
-    struct packed qkv;              /* [(n_head + 2 n_kv_head) * d_head, d_model], q then k then v */
-    const float *qkv_bias;          /* or NULL */
-    struct packed o;                /* [d_model, n_head * d_head] */
+    struct packed qkv;     /* [(n_head + 2 n_kv_head) * d_head, d_model], q then k then v */
+    const float *qkv_bias; /* or NULL */
+    struct packed o;       /* [d_model, n_head * d_head] */
     const float *o_bias;
-    const float *q_norm, *k_norm;   /* see qk_norm_kind */
-    const float *sinks;             /* [n_head] */
-    struct ffn_weights dense;       /* when the layer is dense */
-    struct packed router;           /* f32 [n_expert, d_model], when sparse */
-    const float *router_bias;       /* [n_expert] selection bias */
-    struct ffn_weights shared;      /* shared expert; data NULL where there is none */
-    const float *shared_router;     /* [d_model] */
+    const float *q_norm, *k_norm; /* see qk_norm_kind */
+    const float *sinks;           /* [n_head] */
+    struct ffn_weights dense;     /* when the layer is dense */
+    struct packed router;         /* f32 [n_expert, d_model], when sparse */
+    const float *router_bias;     /* [n_expert] selection bias */
+    struct ffn_weights shared;    /* shared expert; data NULL where there is none */
+    const float *shared_router;   /* [d_model] */
 };
 
 struct dense_weights {
-    const void *embed;              /* [vocab, d_model] row-major, in the mapping, embed_dtype */
+    const void *embed; /* [vocab, d_model] row-major, in the mapping, embed_dtype */
     enum dtype embed_dtype;
     const float *final_norm, *final_norm_bias;
-    struct packed lm_head;          /* [vocab, d_model] */
-    struct layer_weights *layer;    /* [n_layer] */
+    struct packed lm_head;       /* [vocab, d_model] */
+    struct layer_weights *layer; /* [n_layer] */
     uint64_t bytes;
 };
 /* weights_load_dense packs all but the experts. Shows progress. The model outlives the weights (the
@@ -60,8 +60,8 @@ int weights_load_dense(const struct model *model, enum precision precision, stru
                        struct dense_weights **out, struct err *err);
 void weights_free_dense(struct dense_weights *w);
 
-/* weights_dense_bytes, weights_expert_bytes: what the loaders below will map, from the description alone,
- * so that a plan can be made without a checkpoint. 0 when the sizes overflow. */
+/* weights_dense_bytes, weights_expert_bytes: what the loaders below will map, from the description
+ * alone, so that a plan can be made without a checkpoint. 0 when the sizes overflow. */
 uint64_t weights_dense_bytes(const struct model_desc *desc, enum precision precision);
 uint64_t weights_expert_bytes(const struct model_desc *desc, enum precision precision);
 
@@ -74,8 +74,8 @@ void expert_set_destroy(struct expert_set *set);
 /* expert_set_load packs one expert of one sparse layer (nothing to do if it is held). Safe beside
  * concurrent `get` of others; loads themselves are by one thread. */
 int expert_set_load(struct expert_set *set, int layer, int expert, struct err *err);
-/* expert_set_load_many: experts[n] in every sparse layer, using the team, with progress. What was loaded
- * before a failure stays held. */
+/* expert_set_load_many: experts[n] in every sparse layer, using the team, with progress. What was
+ * loaded before a failure stays held. */
 int expert_set_load_many(struct expert_set *set, const int32_t *experts, int n, struct team *team,
                          struct err *err);
 /* expert_set_drop frees one expert; no computation may be using it. */

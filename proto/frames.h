@@ -19,13 +19,13 @@ void frames_init(struct frames *f);
 void frames_close(struct frames *f);
 /* frames_move: dst, which is empty, takes what src has; src is empty after it. */
 void frames_move(struct frames *dst, struct frames *src);
-/* frames_data: 8-byte aligned (proto/sock.h sees to it for what is received). Small frames lie inside
- * struct frames itself: the address holds until f is moved or closed. */
+/* frames_data: 8-byte aligned (proto/sock.h sees to it for what is received). Small frames lie
+ * inside struct frames itself: the address holds until f is moved or closed. */
 const void *frames_data(const struct frames *f, int part);
 size_t frames_size(const struct frames *f, int part);
 
-/* wirebuf: reference-counted, 64-byte aligned slabs for frames to be sent, recycled without a system
- * call. A slab returns to its pool when the last reference goes, on whichever thread. */
+/* wirebuf: reference-counted, 64-byte aligned slabs for frames to be sent, recycled without a
+ * system call. A slab returns to its pool when the last reference goes, on whichever thread. */
 struct wirebuf_pool;
 struct wirebuf;
 struct wirebuf_pool *wirebuf_pool_create(void);

@@ -1,6 +1,6 @@
-/* msg: build and check of each message. The only place that parses: whoever holds a `struct msg` may
- * rely on every rule of docs/WIRE.md (sizes match frames, ids in range of the limits and of `shape`,
- * counts add up), so that code behind it indexes without checks. */
+/* msg: build and check of each message. The only place that parses: whoever holds a `struct msg`
+ * may rely on every rule of docs/WIRE.md (sizes match frames, ids in range of the limits and of
+ * `shape`, counts add up), so that code behind it indexes without checks. */
 #ifndef PROTO_MSG_H
 #define PROTO_MSG_H
 
@@ -15,12 +15,18 @@
 #define LIMIT_CREDITS 65536
 
 enum msg_kind {
-    MSG_HELLO = 1, MSG_WELCOME, MSG_REQUEST, MSG_REPLY, MSG_NOT_HELD, MSG_PING, MSG_ERROR
+    MSG_HELLO = 1,
+    MSG_WELCOME,
+    MSG_REQUEST,
+    MSG_REPLY,
+    MSG_NOT_HELD,
+    MSG_PING,
+    MSG_ERROR
 };
 
 /* Whose fault an Error is. */
 enum wire_error {
-    WIRE_MALFORMED = 1,   /* the message breaks the rules */
+    WIRE_MALFORMED = 1, /* the message breaks the rules */
     WIRE_VERSION_BAD = 2,
     WIRE_FINGERPRINT = 3, /* another model */
     WIRE_DTYPE = 4,       /* another precision */
@@ -51,8 +57,8 @@ struct msg_welcome {
     const uint8_t *held; /* bitmap, see proto; points into the message's parse memory */
     size_t held_bytes;
 };
-/* Frame 1: rows [n_row, d_wire] of dtype, unpadded, 8-byte aligned. Frame 2: int32 row index of each assignment [n_assign],
- * segment after segment, each < n_row. */
+/* Frame 1: rows [n_row, d_wire] of dtype, unpadded, 8-byte aligned. Frame 2: int32 row index of
+ * each assignment [n_assign], segment after segment, each < n_row. */
 struct msg_request {
     uint64_t call, epoch, budget_us;
     int layer, batch, n_row, d_wire, n_seg, n_assign;
@@ -99,19 +105,19 @@ struct msg {
 };
 
 /* msg_parse checks frames against the rules and `shape` (NULL before a Hello: only Hello, Welcome,
- * Ping and Error pass then; a coordinator knows its model and gives its shape with the Welcome, whose
- * `held` is checked against it). Pointers in *out live while `out` does and `frames` is not moved:
- * move first, then parse. ERR_PROTO with a line that names the message, the field and the values, or
- * ERR_NOMEM. On failure nothing is owed, but out->fault says whose fault it is, out->kind what it
- * was (0: nothing known) and *call_out (may be NULL) has the call id if there was one to read, so that
- * an Error can name them. */
+ * Ping and Error pass then; a coordinator knows its model and gives its shape with the Welcome,
+ * whose `held` is checked against it). Pointers in *out live while `out` does and `frames` is not
+ * moved: move first, then parse. ERR_PROTO with a line that names the message, the field and the
+ * values, or ERR_NOMEM. On failure nothing is owed, but out->fault says whose fault it is,
+ * out->kind what it was (0: nothing known) and *call_out (may be NULL) has the call id if there was
+ * one to read, so that an Error can name them. */
 int msg_parse(const struct frames *frames, const struct wire_shape *shape, struct msg *out,
               uint64_t *call_out, struct err *err);
 void msg_free(struct msg *m);
 
-/* Builders append frames to `out`, which is empty. Tensor frames come as wirebufs whose reference is
- * taken over (in any case). 0 or ERR_NOMEM / ERR_LIMIT, `out` being empty then. What lies in a wirebuf
- * may be on the wire from here on: it is not written again. */
+/* Builders append frames to `out`, which is empty. Tensor frames come as wirebufs whose reference
+ * is taken over (in any case). 0 or ERR_NOMEM / ERR_LIMIT, `out` being empty then. What lies in a
+ * wirebuf may be on the wire from here on: it is not written again. */
 int msg_build_hello(struct frames *out, const struct msg_hello *m);
 int msg_build_welcome(struct frames *out, const struct msg_welcome *m);
 int msg_build_request(struct frames *out, const struct msg_request *m, struct wirebuf *rows,

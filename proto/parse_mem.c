@@ -1,3 +1,4 @@
+/* parse_mem: see parse_mem.h. */
 #include "proto/parse_mem.h"
 
 #include "base/arena.h"

@@ -1,8 +1,9 @@
-/* sock: a ZeroMQ socket on a libev loop, with the traps of facts taken care of in one place: ZMQ_FD is
- * edge-triggered, so events are re-read after every send and receive and the socket is drained until
- * EAGAIN within a budget; ROUTER is mandatory and never waits; high-water marks are small; LINGER is
- * short; message sizes are capped before allocation; routing ids are the ROUTER's own, fresh for each
- * connection, so that nobody can come back under an id that a dead connection still holds. */
+/* sock: a ZeroMQ socket on a libev loop, with the traps of facts taken care of in one place: ZMQ_FD
+ * is edge-triggered, so events are re-read after every send and receive and the socket is drained
+ * until EAGAIN within a budget; ROUTER is mandatory and never waits; high-water marks are small;
+ * LINGER is short; message sizes are capped before allocation; routing ids are the ROUTER's own,
+ * fresh for each connection, so that nobody can come back under an id that a dead connection still
+ * holds. */
 #ifndef PROTO_SOCK_H
 #define PROTO_SOCK_H
 
@@ -11,8 +12,8 @@
 #include <ev.h>
 
 enum sock_kind {
-    SOCK_SERVE,  /* ROUTER, binds: a worker */
-    SOCK_CALL    /* DEALER, connects to one worker: a coordinator */
+    SOCK_SERVE, /* ROUTER, binds: a worker */
+    SOCK_CALL   /* DEALER, connects to one worker: a coordinator */
 };
 
 /* An address of a peer at a SOCK_SERVE: its routing id. */
@@ -35,16 +36,16 @@ struct sock;
  * frames are 8-byte aligned. */
 typedef void sock_fn(void *user, struct sock *sock, const struct sock_peer *from, struct frames *f);
 
-/* sock_open binds or connects and hangs itself into `loop`. A port in use: ERR_NET, in words. Binding
- * tcp port 0 or "*" picks a free port: sock_endpoint tells which. */
+/* sock_open binds or connects and hangs itself into `loop`. A port in use: ERR_NET, in words.
+ * Binding tcp port 0 or "*" picks a free port: sock_endpoint tells which. */
 int sock_open(void *zmq_context, struct ev_loop *loop, const struct sock_config *config,
               sock_fn *on_message, void *user, struct sock **out, struct err *err);
 void sock_close(struct sock *sock);
 const char *sock_endpoint(const struct sock *sock);
-/* sock_send takes the frames over unless it returns ERR_AGAIN, which leaves them whole with the caller:
- * the peer's queue is full, or a SOCK_CALL is not connected (yet, or any more). ERR_GONE: a SOCK_SERVE
- * has no such peer. 0 says that ZeroMQ has it, not that it arrives. Never waits. `to` is NULL at a
- * SOCK_CALL. */
+/* sock_send takes the frames over unless it returns ERR_AGAIN, which leaves them whole with the
+ * caller: the peer's queue is full, or a SOCK_CALL is not connected (yet, or any more). ERR_GONE: a
+ * SOCK_SERVE has no such peer. 0 says that ZeroMQ has it, not that it arrives. Never waits. `to` is
+ * NULL at a SOCK_CALL. */
 int sock_send(struct sock *sock, const struct sock_peer *to, struct frames *f);
 /* Bytes and messages moved, for metrics. */
 struct sock_stats {

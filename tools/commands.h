@@ -8,6 +8,8 @@
 int cmd_inspect(int argc, char **argv);
 /* cmd_synth writes a checkpoint with random weights in a published shape. */
 int cmd_synth(int argc, char **argv);
+/* cmd_tokenize turns text into token ids and back. */
+int cmd_tokenize(int argc, char **argv);
 /* version_print: version, compiler, instruction sets found, libraries; what a bug report needs. */
 void version_print(void);
 

@@ -1,8 +1,9 @@
-/* See tools/tokenize.h. Standard input is taken record by record: a line, a NUL-terminated string
- * or a line of JSON; each gives one record of output. */
-#include "tools/tokenize.h"
+/* tokenize: text to token ids and back, to look at a vocabulary and to compare it with other
+ * implementations (tests/suite/tokenizer). Standard input is taken record by record: a line, a
+ * NUL-terminated string or a line of JSON; each gives one record of output. */
 #include "base/opt.h"
 #include "model/tokenizer.h"
+#include "tools/commands.h"
 
 #include <jansson.h>
 #include <stdio.h>

@@ -1,3 +1,4 @@
+/* peers: see peers.h. */
 #include "worker/peers.h"
 
 #include "base/hash.h"

@@ -1,3 +1,4 @@
+/* queue: see queue.h. */
 #include "worker/queue.h"
 
 #include <stdlib.h>

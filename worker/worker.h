@@ -1,7 +1,7 @@
-/* worker: holds experts, answers requests, keeps nothing between them. The same code runs on a thread
- * of the coordinator (inproc), in another process (ipc, tcp) and on another host; it does not know
- * the coordinator. One libev loop on one thread; a team for the arithmetic. Requests that queued for
- * the same layer, of any coordinator, are computed as one batch. */
+/* worker: holds experts, answers requests, keeps nothing between them. The same code runs on a
+ * thread of the coordinator (inproc), in another process (ipc, tcp) and on another host; it does
+ * not know the coordinator. One libev loop on one thread; a team for the arithmetic. Requests that
+ * queued for the same layer, of any coordinator, are computed as one batch. */
 #ifndef WORKER_WORKER_H
 #define WORKER_WORKER_H
 
@@ -12,19 +12,19 @@
 struct worker;
 
 struct worker_config {
-    const char *name;             /* for logs; NULL: made from the endpoint */
-    const char *listen;           /* endpoint */
-    const struct model *model;    /* open; outlives the worker */
+    const char *name;          /* for logs; NULL: made from the endpoint */
+    const char *listen;        /* endpoint */
+    const struct model *model; /* open; outlives the worker */
     enum precision precision;
     const struct kernels *kernels;
-    int n_thread, spin_us;        /* team; 0 threads: one a CPU; spin < 0: default */
-    int credits;                  /* requests a coordinator may have outstanding; 0: 8 */
-    int row_limit;                /* rows a request; 0: 4096 */
-    const uint8_t *held;          /* [n_layer, n_expert] 0/1: what to load; NULL: everything */
+    int n_thread, spin_us; /* team; 0 threads: one a CPU; spin < 0: default */
+    int credits;           /* requests a coordinator may have outstanding; 0: 8 */
+    int row_limit;         /* rows a request; 0: 4096 */
+    const uint8_t *held;   /* [n_layer, n_expert] 0/1: what to load; NULL: everything */
 };
 
-/* worker_create binds, so that an occupied port is told at once, then loads the experts (progress shown
- * on a terminal). A dense model, an address that cannot be had: an error in words. */
+/* worker_create binds, so that an occupied port is told at once, then loads the experts (progress
+ * shown on a terminal). A dense model, an address that cannot be had: an error in words. */
 int worker_create(const struct worker_config *config, void *zmq_context, struct ev_loop *loop,
                   struct worker **out, struct err *err);
 /* worker_finish computes and answers what has arrived so far; before an orderly end. */
@@ -51,8 +51,9 @@ const char *worker_thread_endpoint(const struct worker_thread *t);
 void worker_thread_stop(struct worker_thread *t);
 
 /* worker_compute: the pure part. One request's segments through the experts of `set`: rows of dtype
- * [n_row, d_wire] -> out [n_assign, d_wire] of the same dtype. Used by the loop and by a coordinator
- * that has to compute an expert itself: same code, same bits. scratch grows as needed. */
+ * [n_row, d_wire] -> out [n_assign, d_wire] of the same dtype. Used by the loop and by a
+ * coordinator that has to compute an expert itself: same code, same bits. scratch grows as needed.
+ */
 struct compute_item {
     int layer, n_seg;
     const uint32_t *seg_expert, *seg_count;
@@ -65,8 +66,8 @@ struct compute; /* scratch and team */
 int compute_create(const struct model *model, enum precision precision, const struct kernels *k,
                    struct team *team, struct compute **out, struct err *err);
 void compute_destroy(struct compute *c);
-/* compute_run: n items of ONE layer as one grouped product (experts merged across items). Every expert
- * is held by `set` (the caller checked). 0 or ERR_NOMEM. */
+/* compute_run: n items of ONE layer as one grouped product (experts merged across items). Every
+ * expert is held by `set` (the caller checked). 0 or ERR_NOMEM. */
 int compute_run(struct compute *c, const struct expert_set *set, const struct compute_item *item,
                 int n, struct err *err);
 

@@ -83,8 +83,7 @@ static void it_follows_what_changes_a_result_and_nothing_else(void **state)
     } cases[] = {
 #define WITH(more)                                                                                 \
     "{\"model_type\": \"llama\", " CONFIG_HEAD "\"intermediate_size\": 18, \"head_dim\": 6, "      \
-                                               "\"attention_bias\": true, \"mlp_bias\": true" more \
-    "}"
+    "\"attention_bias\": true, \"mlp_bias\": true" more "}"
         {WITH(""), 1},
         {WITH(", \"eos_token_id\": 7"), 1},
         {WITH(", \"torch_dtype\": \"float16\""), 1},
