@@ -1,4 +1,5 @@
-/* parse_mem: see parse_mem.h. */
+/* parse_mem: an arena over one block of the header's budget. What protobuf-c frees while it unpacks
+ * is not taken back: the block goes as a whole. */
 #include "proto/parse_mem.h"
 
 #include "base/arena.h"

@@ -1,4 +1,5 @@
-/* peers: see peers.h. */
+/* peers: a hash table with chains, by routing id. Peers are few; what matters is that a stranger's
+ * message costs one look-up and that the table cannot grow without bound. */
 #include "worker/peers.h"
 
 #include "base/hash.h"

@@ -1,4 +1,5 @@
-/* queue: see queue.h. */
+/* queue: one line a layer, in order of arrival, so that the oldest line is found by its first job
+ * and a batch is cut off its head. */
 #include "worker/queue.h"
 
 #include <stdlib.h>
