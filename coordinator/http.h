@@ -1,10 +1,11 @@
-/* http: a strict subset of HTTP/1.1 (RFC 9112) on a libev loop: what OpenAI clients, curl and browsers
- * send, and nothing else. Any doubt is 400 and the connection closes, because every leniency is a way
- * to smuggle requests past a proxy (the http-garden corpus). TLS is the business of a proxy in front.
- * Reading stays armed while a response streams, so a client that goes away is noticed at once.
+/* http: a strict subset of HTTP/1.1 (RFC 9112) on a libev loop: what OpenAI clients, curl and
+ * browsers send, and nothing else. Any doubt is 400 and the connection closes, because every
+ * leniency is a way to smuggle requests past a proxy (the http-garden corpus). TLS is the business
+ * of a proxy in front. Reading stays armed while a response streams, so a client that goes away is
+ * noticed at once.
  *
- * Accepted: request line with an origin-form target and HTTP/1.0 or 1.1, CRLF line ends only, at most
- * HTTP_FIELDS_MAX fields of HTTP_HEAD_BYTES_MAX in all, exactly one Host (1.1), a body by one
+ * Accepted: request line with an origin-form target and HTTP/1.0 or 1.1, CRLF line ends only, at
+ * most HTTP_FIELDS_MAX fields of HTTP_HEAD_BYTES_MAX in all, exactly one Host (1.1), a body by one
  * Content-Length or by chunked alone, keep-alive and pipelining, Expect: 100-continue. */
 #ifndef COORDINATOR_HTTP_H
 #define COORDINATOR_HTTP_H
@@ -23,14 +24,14 @@ struct http_field {
 
 /* A complete request; valid during the handler's call. */
 struct http_request {
-    const char *method;  /* "GET", "POST", "OPTIONS", "HEAD", "DELETE", ... */
-    const char *path;    /* percent-decoded, normalised, without the query; never holds NUL or ".." */
-    const char *query;   /* raw, "" when none */
+    const char *method; /* "GET", "POST", "OPTIONS", "HEAD", "DELETE", ... */
+    const char *path;  /* percent-decoded, normalised, without the query; never holds NUL or ".." */
+    const char *query; /* raw, "" when none */
     const struct http_field *field;
     int n_field;
     const char *body;
     size_t n_body;
-    const char *peer;    /* "127.0.0.1:51234" */
+    const char *peer; /* "127.0.0.1:51234" */
 };
 /* http_field_get: the value of a field (lower-case name) or NULL. */
 const char *http_field_get(const struct http_request *r, const char *name);
@@ -41,31 +42,35 @@ struct http_exchange;
 typedef void http_handler(void *user, struct http_exchange *x, const struct http_request *r);
 
 struct http_config {
-    const char *host;          /* "127.0.0.1", "::1", "0.0.0.0" */
-    int port;                  /* 0: a free one, see http_server_port */
-    size_t body_bytes_max;     /* 413 above */
+    const char *host;                  /* "127.0.0.1", "::1", "0.0.0.0" */
+    int port;                          /* 0: a free one, see http_server_port */
+    size_t body_bytes_max;             /* 413 above */
     int conns_max, conns_per_peer_max; /* 503 above */
     double head_timeout_s, body_timeout_s, idle_timeout_s, write_stall_s;
     int backlog;
-    size_t write_buffer_max;   /* a client that reads too slowly is cut off above this */
+    size_t write_buffer_max; /* a client that reads too slowly is cut off above this */
 };
 
 struct http_server;
-int http_server_create(struct ev_loop *loop, const struct http_config *config, http_handler *handler,
-                       void *user, struct http_server **out, struct err *err);
-/* http_server_stop_accepting for a drain; http_server_destroy closes everything (on_close is called). */
+int http_server_create(struct ev_loop *loop, const struct http_config *config,
+                       http_handler *handler, void *user, struct http_server **out,
+                       struct err *err);
+/* http_server_stop_accepting for a drain; http_server_destroy closes everything (on_close is
+ * called). */
 void http_server_stop_accepting(struct http_server *s);
 void http_server_destroy(struct http_server *s);
 int http_server_port(const struct http_server *s);
 int http_server_conns(const struct http_server *s);
 
-/* http_on_close: fn(user) when the exchange ends: complete (1) or because the client went away (0). */
+/* http_on_close: fn(user) when the exchange ends: complete (1) or because the client went away (0).
+ */
 void http_on_close(struct http_exchange *x, void (*fn)(void *user, int complete), void *user);
-/* http_header adds a field to the response about to be sent (name and value are copied; CR, LF and NUL
- * in them are refused). */
+/* http_header adds a field to the response about to be sent (name and value are copied; CR, LF and
+ * NUL in them are refused). */
 int http_header(struct http_exchange *x, const char *name, const char *value);
 /* http_respond sends a whole response. `type` may be NULL for no body. */
-void http_respond(struct http_exchange *x, int status, const char *type, const void *body, size_t n);
+void http_respond(struct http_exchange *x, int status, const char *type, const void *body,
+                  size_t n);
 /* http_stream_begin / write / end: a chunked response (HTTP/1.1) or close-delimited (1.0). write
  * returns ERR_GONE when the client is gone (on_close has been or will be called). */
 void http_stream_begin(struct http_exchange *x, int status, const char *type);
