@@ -1,7 +1,7 @@
-/* grammar: which tokens may come next so that the text stays inside a JSON value, or inside what a JSON
- * schema allows. Compiled once over a tokenizer's vocabulary, then walked by each sequence that asked
- * for it. Compilation is bounded (schema bytes, depth, states); what a schema says beyond the
- * supported subset is refused in words, never silently ignored. */
+/* grammar: which tokens may come next so that the text stays inside a JSON value, or inside what a
+ * JSON schema allows. Compiled once over a tokenizer's vocabulary, then walked by each sequence
+ * that asked for it. Compilation is bounded (schema bytes, depth, states); what a schema says
+ * beyond the supported subset is refused in words, never silently ignored. */
 #ifndef COORDINATOR_GRAMMAR_H
 #define COORDINATOR_GRAMMAR_H
 
@@ -23,11 +23,11 @@ void grammar_unref(struct grammar *g); /* thread-safe */
 
 struct grammar_state *grammar_state_create(struct grammar *g);
 void grammar_state_destroy(struct grammar_state *s);
-/* grammar_mask sets logits of tokens that cannot follow to -INFINITY. eos ids stay possible only where
- * the text may end. logits [vocab]. */
+/* grammar_mask sets logits of tokens that cannot follow to -INFINITY. eos ids stay possible only
+ * where the text may end. logits [vocab]. */
 void grammar_mask(const struct grammar_state *s, float *logits, int vocab);
-/* grammar_accept steps over a drawn token; 1 when the text is complete and can only end now, 0 else,
- * ERR_PROTO when the token was not allowed. */
+/* grammar_accept steps over a drawn token; 1 when the text is complete and can only end now, 0
+ * else, ERR_PROTO when the token was not allowed. */
 int grammar_accept(struct grammar_state *s, int32_t token);
 
 #endif
