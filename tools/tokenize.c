@@ -135,8 +135,7 @@ int cmd_tokenize(int argc, char **argv)
         {"show", 'v', OPT_FLAG, &o.show, NULL, "write each id with the token as the file spells it",
          0, 0},
         {"json", 'j', OPT_FLAG, &o.json, NULL,
-         "a line of input is a JSON string, a line of output a JSON list; with --decode a string",
-         0, 0},
+         "lines in are JSON strings, lines out JSON lists (--decode: strings)", 0, 0},
         {"null", '0', OPT_FLAG, &o.nul, NULL, "records end with NUL instead of a newline", 0, 0},
         {0},
     };
