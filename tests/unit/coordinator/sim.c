@@ -88,8 +88,14 @@ void sim_expert(const struct wire_shape *shape, int layer, int expert, const voi
 {
     size_t bytes = (size_t)shape->d_wire * dtype_bytes(shape->dtype);
     uint64_t state = hash_bytes(row, bytes).lo ^ ((uint64_t)layer << 32 | (uint32_t)expert);
-    for (size_t i = 0; i < bytes; i++) {
-        ((unsigned char *)out)[i] = (unsigned char)mix(&state);
+    /* Numbers of size 0.5 to 2, either sign: an engine can go on computing with them. The exponent
+     * lies in the upper half of an f32 and in every half that is a bf16. */
+    for (size_t i = 0; i < bytes / 2; i++) {
+        uint16_t half = (uint16_t)mix(&state);
+        if (shape->dtype == DTYPE_BF16 || i % 2 == 1) {
+            half = (uint16_t)((half & 0x80ffu) | 0x3f00u);
+        }
+        memcpy((unsigned char *)out + 2 * i, &half, sizeof(half));
     }
 }
 
