@@ -138,8 +138,9 @@ void grammar_emit_base(struct grammar_builder *b);
 /* grammar_emit_string: a string of [min, max] characters, max < 0: any. */
 void grammar_emit_string(struct grammar_builder *b, int64_t min, int64_t max);
 
-/* grammar_check: heights; ERR_USAGE when a rule reaches itself without a byte between, or when the
- * root cannot be completed within GRAMMAR_FRAMES_MAX. */
+/* grammar_check: heights. ERR_USAGE when a rule reaches itself without a byte between, ERR_LIMIT
+ * when the root cannot be completed within GRAMMAR_FRAMES_MAX: *stuck is the rule then, and the
+ * words are left to the caller, who knows where the schema has it. */
 int grammar_check(struct grammar_prog *p, uint32_t *stuck, struct err *err);
 
 #endif

@@ -2,7 +2,6 @@
  * constraint that is not kept would make a promise that the text breaks. */
 #include "coordinator/grammar_schema.h"
 
-#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,62 +11,13 @@
 
 /* ---- words ----------------------------------------------------------------------------------- */
 
-struct text {
-    char p[256];
-    size_t n;
-};
-
-/* Control characters would break the line, so they become '?'; what does not fit is cut. */
-static void append(struct text *t, const char *p)
-{
-    for (; *p != 0 && t->n + 1 < sizeof t->p; p++) {
-        t->p[t->n++] = (unsigned char)*p < 0x20 ? '?' : *p;
-    }
-    t->p[t->n] = 0;
-}
-
-/* A step of a JSON pointer (RFC 6901). */
-static void append_step(struct text *t, const char *p)
-{
-    append(t, "/");
-    for (; *p != 0; p++) {
-        char one[2] = {*p, 0};
-        append(t, *p == '~' ? "~0" : *p == '/' ? "~1" : one);
-    }
-}
-
-static void append_where(const struct grammar_compiler *c, const struct grammar_where *w,
-                         struct text *t)
-{
-    char number[24];
-    if (w->parent != GRAMMAR_NONE && w->ref == NULL) {
-        append_where(c, &c->item[w->parent].where, t); /* at most GRAMMAR_SCHEMA_DEPTH + 1 deep */
-    } else {
-        append(t, w->ref != NULL ? w->ref : "#");
-    }
-    if (w->sub != NULL) {
-        append_step(t, w->sub);
-    }
-    if (w->key != NULL) {
-        append_step(t, w->key);
-    }
-    if (w->index >= 0) {
-        snprintf(number, sizeof number, "%" PRId64, w->index);
-        append_step(t, number);
-    }
-}
-
 static int refuse(struct grammar_compiler *c, const struct grammar_where *w, int code,
                   const char *keyword, const char *format, va_list args)
 {
-    struct text t = {.n = 0};
-    char why[400];
+    char where[GRAMMAR_POINTER_TEXT], why[400];
     vsnprintf(why, sizeof why, format, args);
-    append_where(c, w, &t);
-    if (*keyword != 0) {
-        append_step(&t, keyword);
-    }
-    return grammar_fail(&c->b, code, "JSON schema at %s: %s", t.p, why);
+    grammar_pointer_text(c, w, keyword, where);
+    return grammar_fail(&c->b, code, "JSON schema at %s: %s", where, why);
 }
 
 __attribute__((format(printf, 5, 6))) static int refuse_at(struct grammar_compiler *c,
@@ -190,77 +140,17 @@ static int kinds_of(struct grammar_compiler *c, const struct grammar_where *w, c
 
 /* ---- references ------------------------------------------------------------------------------ */
 
-static int hex(char c)
-{
-    return c >= '0' && c <= '9'                 ? c - '0'
-           : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
-                                                : -1;
-}
-
-/* One step of a pointer in a URI fragment, decoded in place; NULL: not one. */
-static char *decode_step(char *step)
-{
-    char *out = step;
-    for (char *p = step; *p != 0; p++) {
-        if (*p == '%') {
-            int hi = hex(p[1]), lo = hi < 0 ? -1 : hex(p[2]);
-            if (lo < 0 || (hi | lo) == 0) {
-                return NULL;
-            }
-            *p += 0;
-            p[2] = (char)(hi << 4 | lo);
-            p += 2;
-        }
-        *out++ = *p;
-    }
-    *out = 0;
-    out = step;
-    for (char *p = step; *p != 0; p++) {
-        if (*p == '~' && p[1] != '0' && p[1] != '1') {
-            return NULL;
-        }
-        *out++ = *p != '~' ? *p : *++p == '0' ? '~' : '/';
-    }
-    *out = 0;
-    return step;
-}
-
-static const json_t *step_into(const json_t *at, const char *step)
-{
-    char *end;
-    if (json_is_object(at)) {
-        return json_object_get(at, step);
-    }
-    unsigned long i = strtoul(step, &end, 10);
-    return *step >= '0' && *step <= '9' && *end == 0 ? json_array_get(at, i) : NULL;
-}
-
 static const json_t *resolve(struct grammar_compiler *c, const struct grammar_where *w,
                              const json_t *ref)
 {
     const char *text = json_string_value(ref);
+    const json_t *at = NULL;
     if (text == NULL || text[0] != '#' || (text[1] != 0 && text[1] != '/')) {
         refuse_at(c, w, ERR_USAGE, "$ref",
                   "only references inside the schema: \"#\", \"#/$defs/..\"");
-        return NULL;
-    }
-    char *copy = strdup(text), *rest = copy == NULL ? NULL : strchr(copy, '/');
-    const json_t *at = c->root;
-    if (copy == NULL) {
+    } else if (grammar_pointer_find(c->root, text + 1, &at) != 0) {
         grammar_fail(&c->b, ERR_NOMEM, "no memory for a schema");
-        return NULL;
-    }
-    while (rest != NULL && at != NULL) {
-        char *step = rest + 1;
-        rest = strchr(step, '/');
-        if (rest != NULL) {
-            *rest = 0;
-        }
-        step = decode_step(step);
-        at = step != NULL ? step_into(at, step) : NULL;
-    }
-    free(copy);
-    if (at == NULL) {
+    } else if (at == NULL) {
         refuse_at(c, w, ERR_USAGE, "$ref", "nothing is there that it refers to");
     }
     return at;

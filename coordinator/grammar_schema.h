@@ -37,6 +37,14 @@ int grammar_compile_schema(const json_t *schema, bool ascii, struct grammar_prog
                            struct err *err);
 int grammar_compile_object(bool ascii, struct grammar_prog *out, struct err *err);
 
+/* grammar_pointer_text: where `keyword` of a subschema is; "": the subschema. Cut to the buffer.
+ * grammar_pointer_find follows what a $ref has behind its #; *out NULL: nothing is there.
+ * ERR_NOMEM. */
+#define GRAMMAR_POINTER_TEXT 256
+void grammar_pointer_text(const struct grammar_compiler *c, const struct grammar_where *w,
+                          const char *keyword, char out[GRAMMAR_POINTER_TEXT]);
+int grammar_pointer_find(const json_t *root, const char *pointer, const json_t **out);
+
 /* For the writers of values. `at` is the item that is being written. */
 /* grammar_refuse fails with the JSON pointer of `keyword` ("" : the schema itself). */
 int grammar_refuse(struct grammar_compiler *c, uint32_t at, int code, const char *keyword,
