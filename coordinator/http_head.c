@@ -240,7 +240,7 @@ static int read_coding(struct http_parser *p, const char *value)
     p->chunked = 1;
     return strcmp(value, "chunked") == 0
                ? 0
-               : http_refuse(p, 400, "Transfer-Encoding may only be \"chunked\"");
+               : http_refuse(p, 400, "Transfer-Encoding may only be chunked");
 }
 
 static int read_expect(struct http_parser *p, const char *value)
