@@ -2,6 +2,7 @@
  * each subcommand lives with its room, parses its own options and returns the exit status. */
 #include "base/opt.h"
 #include "coordinator/run.h"
+#include "coordinator/serve.h"
 #include "tools/commands.h"
 #include "worker/worker.h"
 
@@ -14,6 +15,7 @@ static const struct command {
     const char *about;
 } commands[] = {
     {"run", cmd_run, "generate text with a model, its experts in workers"},
+    {"serve", cmd_serve, "answer OpenAI's HTTP interface with a model"},
     {"worker", cmd_worker, "hold experts of a model and compute them for coordinators"},
     {"inspect", cmd_inspect, "show what a checkpoint is and what a split would hold"},
     {"tokenize", cmd_tokenize, "turn text into token ids and back"},

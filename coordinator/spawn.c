@@ -15,6 +15,8 @@
 static void child(int write_fd, pid_t parent, char *const argv[])
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    /* Ctrl-C in a terminal goes to a whole group; the coordinator ends its workers itself, last. */
+    setpgid(0, 0);
     if (getppid() != parent) {
         _exit(1);
     }

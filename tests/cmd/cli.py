@@ -9,7 +9,7 @@ import sys
 import unittest
 
 SIGMOE = ""
-COMMANDS = ["run", "worker", "inspect", "tokenize", "synth"]
+COMMANDS = ["run", "serve", "worker", "inspect", "tokenize", "synth"]
 
 
 def sigmoe(*args):
