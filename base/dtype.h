@@ -6,16 +6,25 @@
 #include <stdint.h>
 #include <string.h>
 
-enum dtype { DTYPE_NONE = 0, DTYPE_F32 = 1, DTYPE_BF16 = 2, DTYPE_F16 = 3, DTYPE_COUNT };
+/* DTYPE_U16 is of tables in files: nothing is computed with it. */
+enum dtype {
+    DTYPE_NONE = 0,
+    DTYPE_F32 = 1,
+    DTYPE_BF16 = 2,
+    DTYPE_F16 = 3,
+    DTYPE_U16 = 4,
+    DTYPE_COUNT
+};
 
 static inline size_t dtype_bytes(enum dtype t)
 {
-    return t == DTYPE_F32 ? 4 : (t == DTYPE_BF16 || t == DTYPE_F16) ? 2 : 0;
+    return t == DTYPE_F32 ? 4 : (t == DTYPE_BF16 || t == DTYPE_F16 || t == DTYPE_U16) ? 2 : 0;
 }
 
 static inline const char *dtype_name(enum dtype t)
 {
-    return t == DTYPE_F32 ? "f32" : t == DTYPE_BF16 ? "bf16" : t == DTYPE_F16 ? "f16" : "none";
+    static const char *const name[DTYPE_COUNT] = {"none", "f32", "bf16", "f16", "u16"};
+    return t > DTYPE_NONE && t < DTYPE_COUNT ? name[t] : name[DTYPE_NONE];
 }
 
 static inline float bf16_to_f32(uint16_t h)

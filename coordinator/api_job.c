@@ -464,7 +464,8 @@ static void echo_prompt(struct api_job *j, int i)
 
 static int begin(struct api_job *j, int i, const struct api_params *params, struct err *err)
 {
-    static const struct generation_handlers handlers = {on_prompt, on_token, on_done};
+    static const struct generation_handlers handlers = {
+        .on_prompt = on_prompt, .on_token = on_token, .on_done = on_done};
     struct api_prompt *p = &j->prompt[i];
     struct generation_params g = params->generation;
     int left = j->api->model->desc.max_context - (int)p->ids.n + 1;

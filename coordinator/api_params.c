@@ -220,6 +220,7 @@ int api_params_read(const struct api *api, struct http_exchange *x, const json_t
         return -1;
     }
     struct generation_params *g = &p->generation;
+    g->domain = DOMAIN_AUTO;
     int context = api->model->desc.max_context;
     const char *limit = "between 0 and the model's context";
     /* -1: as many as the context leaves; the job knows the prompt. */

@@ -28,6 +28,7 @@ void event_destroy(struct event *e)
 {
     if (e != NULL) {
         free(e->prompt);
+        free(e->score);
         free(e);
     }
 }
@@ -78,6 +79,22 @@ static void on_logits(void *user, int pos, const float *logits, int vocab)
     if (c->raw != NULL && pos + 1 >= s->n_prompt) {
         memcpy(c->raw, logits, (size_t)vocab * sizeof *logits);
     }
+}
+
+/* Every choice has the same prompt, hence the same domain: the first one tells. */
+static void on_domain(void *user, int domain, const double *score, int n_domain)
+{
+    struct choice *c = user;
+    struct event *e = event_create(EVENT_DOMAIN, c, NULL, 0);
+    if (e != NULL) {
+        e->domain = domain;
+        e->n_domain = n_domain;
+        e->score = score != NULL ? malloc((size_t)n_domain * sizeof *score) : NULL;
+        if (e->score != NULL) {
+            memcpy(e->score, score, (size_t)n_domain * sizeof *score);
+        }
+    }
+    outbox_post(c->shared->outbox, e);
 }
 
 /* ---- what may be drawn ----------------------------------------------------------------------- */
@@ -248,9 +265,11 @@ struct request choice_request(struct choice *c)
                             .max_tokens = s->max_tokens,
                             .sampling = s->sampling,
                             .choice = (uint64_t)c->index,
+                            .domain = s->domain,
                             .ignore_eos = s->ignore_eos,
                             .all_logits = c->prompt != NULL,
                             .user = c,
+                            .on_domain = c->index == 0 ? on_domain : NULL,
                             .on_logits = c->raw != NULL || c->prompt != NULL ? on_logits : NULL,
                             .on_mask = masks ? on_mask : NULL,
                             .on_token = on_token,

@@ -17,7 +17,7 @@ struct choice_shared {
     struct generation *generation;
     int32_t *prompt, *stop_token;
     int n_prompt, n_stop_token, n_choice, max_tokens, min_tokens, ignore_eos;
-    int n_top, prompt_logprobs, skip_special;
+    int n_top, prompt_logprobs, skip_special, domain;
     struct sampling sampling;
     struct logit_bias *bias;
     struct grammar *grammar;
@@ -45,7 +45,7 @@ struct request choice_request(struct choice *c);
 void choice_refused(struct choice *c, const struct err *err);
 
 /* The outbox: events in order, from the engine's thread to the loop's. */
-enum event_kind { EVENT_PROMPT, EVENT_TOKEN, EVENT_DONE };
+enum event_kind { EVENT_DOMAIN, EVENT_PROMPT, EVENT_TOKEN, EVENT_DONE };
 struct event {
     struct event *next;
     struct generation *generation;
@@ -56,6 +56,8 @@ struct event {
     struct err err;
     struct position_logprob logprob;
     struct position_logprob *prompt; /* [n_prompt], owned by the event */
+    int domain, n_domain;
+    double *score; /* [n_domain], owned by the event; or NULL */
     size_t n_text;
     char text[];
 };

@@ -37,6 +37,7 @@ struct engine {
     struct sample_candidate *candidates;
     uint64_t next_id;
     struct engine_stats stats;
+    struct domain_stats *domain_stats; /* [n_domain] */
 };
 
 /* ---- life ------------------------------------------------------------------------------------ */
@@ -73,6 +74,10 @@ int engine_create(const struct engine_config *config, struct engine **out, struc
     for (int i = 0; rc == 0 && i < MICRO_MAX; i++) {
         rc = micro_create(&e->forward, c->rows_max, &e->micro[i], err);
     }
+    if (rc == 0 && d->n_domain > 0) {
+        e->domain_stats = calloc((size_t)d->n_domain, sizeof *e->domain_stats);
+        rc = e->domain_stats == NULL ? err_set(err, ERR_NOMEM, "no memory for an engine") : 0;
+    }
     if (rc == 0) {
         e->logits = malloc((size_t)LOGIT_ROWS * (size_t)d->vocab * sizeof *e->logits);
         e->candidates = malloc((size_t)d->vocab * sizeof *e->candidates);
@@ -102,6 +107,7 @@ void engine_destroy(struct engine *e)
     kv_fini(&e->kv);
     free(e->logits);
     free(e->candidates);
+    free(e->domain_stats);
     free(e);
 }
 
@@ -165,6 +171,24 @@ static void fail_all(struct engine *e, const struct err *err)
 {
     while (e->sched.n_running > 0) {
         finish(e, e->sched.running[e->sched.n_running - 1], FINISH_ERROR, err);
+    }
+}
+
+/* Says which domain a new sequence has. */
+static void tell_domain(struct engine *e, struct seq *seq)
+{
+    const struct model_desc *d = e->forward.desc;
+    struct request *r = &seq->request;
+    if (seq->domain_told || d->n_domain == 0) {
+        return;
+    }
+    seq->domain_told = 1;
+    if (r->domain == DOMAIN_AUTO) {
+        r->domain = d->default_domain;
+    }
+    e->domain_stats[r->domain].requests++;
+    if (r->on_domain != NULL) {
+        r->on_domain(r->user, r->domain, NULL, d->n_domain);
     }
 }
 
@@ -349,6 +373,9 @@ static void draw(struct engine *e, struct seq *seq, float *logits)
                            (uint64_t)seq->n_token, e->candidates);
     seq_append(seq, token);
     e->stats.generated_tokens++;
+    if (e->domain_stats != NULL) {
+        e->domain_stats[r->domain].generated_tokens++;
+    }
     int stop = r->on_token != NULL ? r->on_token(r->user, token) : 0;
     if (stop || (!r->ignore_eos && is_eos(e->forward.desc, token))) {
         finish(e, seq, FINISH_STOP, NULL);
@@ -436,6 +463,9 @@ int engine_step(struct engine *e, struct err *err)
         return 0;
     }
     int64_t from = clock_now(e->config.clock);
+    for (int s = 0; s < n_span; s++) {
+        tell_domain(e, e->sched.span[s].seq);
+    }
     fill_micros(e, n_span, n_row);
     int rc = run_layers(e, err);
     if (rc != 0) {
@@ -445,7 +475,11 @@ int engine_step(struct engine *e, struct err *err)
     for (int s = 0; s < n_span; s++) {
         struct sched_span *span = &e->sched.span[s];
         int known = span->seq->n_prompt - span->pos, rows = span->end - span->begin;
-        e->stats.prompt_tokens += (uint64_t)(known <= 0 ? 0 : known < rows ? known : rows);
+        int of_prompt = known <= 0 ? 0 : known < rows ? known : rows;
+        e->stats.prompt_tokens += (uint64_t)of_prompt;
+        if (e->domain_stats != NULL) {
+            e->domain_stats[span->seq->request.domain].prompt_tokens += (uint64_t)of_prompt;
+        }
         span->seq->n_done += rows;
     }
     for (int i = 0; i < e->n_micro; i++) {
@@ -464,4 +498,9 @@ void engine_stats_get(const struct engine *e, struct engine_stats *out)
     out->kv_pages_free = e->kv.n_free;
     out->running = e->sched.n_running;
     out->waiting = e->sched.n_waiting;
+}
+
+const struct domain_stats *engine_domain_stats(const struct engine *e)
+{
+    return e->domain_stats;
 }

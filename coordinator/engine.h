@@ -42,6 +42,11 @@ void engine_cancel(struct engine *e, uint64_t id);
  * (running requests were told FINISH_ERROR). */
 int engine_step(struct engine *e, struct err *err);
 
+/* Counts of one domain. */
+struct domain_stats {
+    uint64_t requests, prompt_tokens, generated_tokens;
+};
+
 struct engine_stats {
     uint64_t steps, rows, prompt_tokens, generated_tokens, dispatches;
     int64_t step_ns;           /* in engine_step with work */
@@ -51,5 +56,7 @@ struct engine_stats {
     int kv_pages, kv_pages_free, running, waiting;
 };
 void engine_stats_get(const struct engine *e, struct engine_stats *out);
+/* engine_domain_stats: [n_domain], by index; NULL in models without domains. */
+const struct domain_stats *engine_domain_stats(const struct engine *e);
 
 #endif

@@ -118,6 +118,7 @@ void run_request(struct run_output *o, int i, const struct prompts *p, struct re
                                 .max_tokens = o->options->max_tokens,
                                 .sampling = o->options->sampling,
                                 .choice = 0,
+                                .domain = DOMAIN_AUTO,
                                 .ignore_eos = o->options->ignore_eos,
                                 .all_logits = o->options->dump_logits != NULL,
                                 .user = &o->seq[i],

@@ -23,6 +23,11 @@ int request_check(const struct request *request, const struct model_desc *desc, 
                        "a prompt of %d tokens with up to %d more is past the model's context of %d",
                        request->n_prompt, request->max_tokens, desc->max_context);
     }
+    if (desc->n_domain > 0 &&
+        (request->domain < DOMAIN_AUTO || request->domain >= desc->n_domain)) {
+        return err_set(err, ERR_USAGE, "there is no domain %d, the model has %d", request->domain,
+                       desc->n_domain);
+    }
     for (int i = 0; i < request->n_prompt; i++) {
         if (request->prompt[i] < 0 || request->prompt[i] >= desc->vocab) {
             return err_set(err, ERR_USAGE, "token id %d at %d is outside the vocabulary of %d",

@@ -20,9 +20,14 @@ struct request {
     int max_tokens; /* generated at most; >= 0 (0: evaluate the prompt only) */
     struct sampling sampling;
     uint64_t choice; /* stream of random numbers, for n > 1 choices of one seed */
+    int domain;      /* index, or DOMAIN_AUTO; not looked at in models without domains */
     int ignore_eos;
     int all_logits; /* on_logits for every position, not just those a token is drawn from */
     void *user;
+    /* on_domain: once, before the first logits, in models with domains. score: when the domain was
+     * found out, the mean log-likelihood of a prompt token under each domain [n_domain]; else NULL.
+     * May be NULL. */
+    void (*on_domain)(void *user, int domain, const double *score, int n_domain);
     /* on_logits: before sampling. logits [vocab] of position pos; valid during the call. May be
      * NULL. */
     void (*on_logits)(void *user, int pos, const float *logits, int vocab);
@@ -38,8 +43,8 @@ struct request {
     void (*on_done)(void *user, enum finish reason, const struct err *err);
 };
 
-/* request_check: token ids within the vocabulary, lengths within the context. ERR_USAGE, ERR_LIMIT.
- */
+/* request_check: token ids within the vocabulary, a domain that exists, lengths within the context.
+ * ERR_USAGE, ERR_LIMIT. */
 int request_check(const struct request *request, const struct model_desc *desc, struct err *err);
 
 struct seq {
@@ -52,6 +57,7 @@ struct seq {
     int n_page;                          /* reserved; 0 while waiting */
     uint16_t *n_in_prompt, *n_in_output; /* [vocab] when a penalty is on */
     int cancelled;
+    int domain_told;
     struct seq *next;
 };
 

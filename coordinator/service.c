@@ -42,6 +42,7 @@ struct service {
     atomic_int cancels;         /* drops not looked at yet */
     struct generation *running; /* engine's thread */
     struct service_view view;
+    struct domain_stats *domain; /* [n_domain] */
 };
 
 /* ---- generations ----------------------------------------------------------------------------- */
@@ -88,6 +89,7 @@ static int shared_init(struct choice_shared *s, struct service *service, struct 
                                 .n_stop_token = p->n_stop_token,
                                 .n_choice = p->n_choice,
                                 .max_tokens = p->max_tokens,
+                                .domain = p->domain,
                                 .min_tokens = p->min_tokens,
                                 .ignore_eos = p->ignore_eos,
                                 .n_top = p->n_top < SERVICE_TOP_MAX ? p->n_top : SERVICE_TOP_MAX,
@@ -185,6 +187,11 @@ static void deliver(const struct event *e)
         return;
     }
     switch (e->kind) {
+    case EVENT_DOMAIN:
+        if (h->on_domain != NULL) {
+            h->on_domain(g->user, e->domain, e->score, e->n_domain);
+        }
+        break;
     case EVENT_PROMPT:
         if (h->on_prompt != NULL) {
             h->on_prompt(g->user, e->prompt, e->n_prompt);
@@ -266,6 +273,10 @@ static void publish(struct service *s)
         }
     }
     pthread_mutex_lock(&s->lock);
+    if (s->domain != NULL) {
+        memcpy(s->domain, engine_domain_stats(s->config.engine),
+               (size_t)s->config.desc->n_domain * sizeof *s->domain);
+    }
     s->view = view;
     pthread_mutex_unlock(&s->lock);
 }
@@ -348,6 +359,11 @@ int service_create(const struct service_config *config, struct ev_loop *loop, st
     }
     s->config = *config;
     s->inbox_tail = &s->inbox;
+    size_t n_domain = (size_t)config->desc->n_domain;
+    if (n_domain > 0 && (s->domain = calloc(n_domain, sizeof *s->domain)) == NULL) {
+        free(s);
+        return err_set(err, ERR_NOMEM, "no memory for a service");
+    }
     outbox_init(&s->outbox, loop);
     pthread_mutex_init(&s->lock, NULL);
     pthread_condattr_t attr;
@@ -358,6 +374,7 @@ int service_create(const struct service_config *config, struct ev_loop *loop, st
     publish(s);
     if (pthread_create(&s->thread, NULL, engine_main, s) != 0) {
         outbox_fini(&s->outbox);
+        free(s->domain);
         free(s);
         return err_set(err, ERR_NOMEM, "cannot start the engine's thread");
     }
@@ -388,6 +405,7 @@ void service_destroy(struct service *s)
     outbox_fini(&s->outbox);
     pthread_mutex_destroy(&s->lock);
     pthread_cond_destroy(&s->work);
+    free(s->domain);
     free(s);
 }
 
@@ -396,4 +414,15 @@ void service_view_get(struct service *s, struct service_view *out)
     pthread_mutex_lock(&s->lock);
     *out = s->view;
     pthread_mutex_unlock(&s->lock);
+}
+
+int service_domains_get(struct service *s, struct domain_stats *out, int n_max)
+{
+    int n = s->config.desc->n_domain < n_max ? s->config.desc->n_domain : n_max;
+    pthread_mutex_lock(&s->lock);
+    if (n > 0) {
+        memcpy(out, s->domain, (size_t)n * sizeof *out);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return n;
 }

@@ -30,6 +30,7 @@ struct position_logprob {
 struct generation_params {
     const int32_t *prompt; /* [n_prompt] */
     int n_prompt, n_choice, max_tokens, min_tokens;
+    int domain;               /* index or DOMAIN_AUTO; not looked at in models without domains */
     struct sampling sampling; /* bias is copied */
     int ignore_eos;
     const char *const *stop;   /* [n_stop] texts that end a choice; copied */
@@ -44,6 +45,9 @@ struct generation_params {
 
 /* Called on the loop thread. Pointers are valid during the call. */
 struct generation_handlers {
+    /* on_domain: once a generation, before anything else, in models with domains. score as in
+     * struct request. May be NULL. */
+    void (*on_domain)(void *user, int domain, const double *score, int n_domain);
     /* on_prompt: entry[i] is position i + 1's (the first token has no probability); n = n_prompt
      * - 1. */
     void (*on_prompt)(void *user, const struct position_logprob *entry, int n);
@@ -89,5 +93,7 @@ struct service_view {
     int n_worker, workers_alive, n_uncovered;
 };
 void service_view_get(struct service *s, struct service_view *out);
+/* service_domains_get copies the figures of each domain [n_domain] to out; how many that are. */
+int service_domains_get(struct service *s, struct domain_stats *out, int n_max);
 
 #endif

@@ -286,20 +286,21 @@ static void shape_text(const uint64_t *dim, int n_dim, char *out, size_t size)
         snprintf(out + used, size - used, "]");
 }
 
-static int tensor_check(const struct checkpoint *ck, const struct tensor *t, int rows, int cols,
-                        struct err *err)
+static int tensor_check(const struct checkpoint *ck, const struct tensor *t, enum role role,
+                        const uint64_t *want, int n_dim, struct err *err)
 {
     const char *file = ck->shard[t->shard].name;
-    uint64_t want[2] = {(uint64_t)rows, (uint64_t)cols};
-    int n_dim = cols ? 2 : 1;
-    if (t->n_dim != n_dim || t->dim[0] != want[0] || (cols && t->dim[1] != want[1])) {
+    if (t->n_dim != n_dim || memcmp(t->dim, want, (size_t)n_dim * sizeof(*want)) != 0) {
         char is[192], must[64];
         shape_text(t->dim, t->n_dim, is, sizeof(is));
         shape_text(want, n_dim, must, sizeof(must));
         return err_set(err, ERR_MODEL, "%s: tensor \"%s\" is %s, by config.json it must be %s",
                        file, t->name, is, must);
     }
-    if (t->dtype == DTYPE_NONE)
+    if (role_is_table(role) && t->dtype != DTYPE_U16)
+        return err_set(err, ERR_MODEL, "%s: tensor \"%s\" is stored as %s; a table must be U16",
+                       file, t->name, t->dtype_name);
+    if (!role_is_table(role) && (t->dtype == DTYPE_NONE || t->dtype == DTYPE_U16))
         return err_set(err, ERR_MODEL,
                        "%s: tensor \"%s\" is stored as %s; weights must be BF16, F16 or F32", file,
                        t->name, t->dtype_name);
@@ -317,16 +318,16 @@ int checkpoint_role(const struct checkpoint *ck, const struct model_desc *desc, 
                     int layer, int expert, const struct tensor **out, struct err *err)
 {
     char name[LIMIT_NAME_BYTES];
-    int rows, cols;
-    if (desc_tensor_shape(desc, role, layer, &rows, &cols) != 0 ||
-        desc_tensor_name(desc, role, layer, expert, name, sizeof(name)) != 0)
+    uint64_t want[LIMIT_ST_DIMS];
+    int n_dim = desc_tensor_dims(desc, role, layer, want);
+    if (n_dim < 0 || desc_tensor_name(desc, role, layer, expert, name, sizeof(name)) != 0)
         return err_set(err, ERR_MODEL, "a %s model has no tensor of role %d in layer %d",
                        desc->family, (int)role, layer);
     const struct tensor *t = checkpoint_find(ck, name);
     if (!t)
         return err_set(err, ERR_MODEL, "%s: tensor \"%s\" is missing; config.json says %s",
                        ck->n_shard == 1 ? ck->shard[0].name : INDEX, name, desc->family);
-    int rc = tensor_check(ck, t, rows, cols, err);
+    int rc = tensor_check(ck, t, role, want, n_dim, err);
     if (rc == 0)
         *out = t;
     return rc;

@@ -44,7 +44,7 @@ void checkpoint_want(const struct checkpoint *ck, const struct tensor *t);
 void checkpoint_done(const struct checkpoint *ck, const struct tensor *t);
 
 /* checkpoint_role finds a tensor by role and checks that its shape is what `desc` says and its
- * dtype is one of f32, bf16, f16. */
+ * dtype is one of f32, bf16, f16; u16 for a table. */
 int checkpoint_role(const struct checkpoint *ck, const struct model_desc *desc, enum role role,
                     int layer, int expert, const struct tensor **out, struct err *err);
 

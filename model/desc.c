@@ -18,8 +18,8 @@
 #define CONFIG_BYTES_MAX ((size_t)4 << 20)
 
 static const struct model_family *const families[] = {
-    &family_llama, &family_qwen2,     &family_qwen3,     &family_mixtral,
-    &family_olmoe, &family_qwen2_moe, &family_qwen3_moe,
+    &family_llama,     &family_qwen2,     &family_qwen3,       &family_mixtral,     &family_olmoe,
+    &family_qwen2_moe, &family_qwen3_moe, &family_pangu_alpha, &family_pangu_sigma,
 };
 #define N_FAMILY (sizeof(families) / sizeof(families[0]))
 
@@ -60,7 +60,33 @@ static int family_read(const struct config *config, const struct model_family **
                    config->path, json_quote(type, quoted), known);
 }
 
-static int act_read(struct model_desc *desc, const struct config *config, struct err *err)
+/* block_read: the family whose block the layers have. */
+static int block_read(const struct config *config, const struct model_family *family,
+                      const struct model_family **out, struct err *err)
+{
+    *out = family;
+    if (!family->block)
+        return 0;
+    const char *name;
+    int rc = config_string_or(config, "block", family->block[0]->model_type, &name, err);
+    if (rc)
+        return rc;
+    char known[128] = "", quoted[JSON_QUOTE];
+    for (int i = 0; family->block[i]; i++) {
+        if (strcmp(family->block[i]->model_type, name) == 0) {
+            *out = family->block[i];
+            return 0;
+        }
+        size_t used = strlen(known);
+        snprintf(known + used, sizeof(known) - used, "%s%s", i ? ", " : "",
+                 family->block[i]->model_type);
+    }
+    return err_set(err, ERR_MODEL, "%s: \"block\" \"%s\" is none of %s", config->path,
+                   json_quote(name, quoted), known);
+}
+
+static int act_read(struct model_desc *desc, const struct config *config,
+                    const struct family_defaults *absent, struct err *err)
 {
     static const struct {
         const char *name;
@@ -70,7 +96,7 @@ static int act_read(struct model_desc *desc, const struct config *config, struct
                 {"gelu_new", ACT_GELU_TANH}, {"gelu_pytorch_tanh", ACT_GELU_TANH},
                 {"relu2", ACT_RELU2}};
     const char *name;
-    int rc = config_string_or(config, "hidden_act", "silu", &name, err);
+    int rc = config_string_or(config, "hidden_act", absent->act ? absent->act : "silu", &name, err);
     if (rc)
         return rc;
     for (size_t i = 0; i < sizeof(acts) / sizeof(acts[0]); i++) {
@@ -173,9 +199,9 @@ static int common_read(struct model_desc *desc, const struct config *config,
     if (rc == 0)
         rc = rope_from_config(desc, config, absent->rope_theta, err);
     if (rc == 0)
-        rc = act_read(desc, config, err);
+        rc = act_read(desc, config, absent, err);
     if (rc == 0)
-        rc = config_bool_or(config, "tie_word_embeddings", 0, &desc->tied, err);
+        rc = config_bool_or(config, "tie_word_embeddings", absent->tied, &desc->tied, err);
     if (rc == 0)
         rc = tokens_read(desc, config, absent->bos, absent->eos, err);
     return rc ? rc : stored_read(desc, config, err);
@@ -188,7 +214,7 @@ static int finish(struct model_desc *desc, const struct config *config, struct e
     int n_sparse = desc_n_sparse(desc);
     if (n_sparse == 0) {
         desc->n_expert = desc->top_k = desc->d_ff_expert = desc->d_ff_shared = 0;
-        desc->shared_gated = desc->gate_normalise = 0;
+        desc->shared_gated = desc->gate_normalise = desc->expert_bias = 0;
     }
     desc->d_ff = 0;
     if (n_sparse == desc->n_layer)
@@ -198,8 +224,10 @@ static int finish(struct model_desc *desc, const struct config *config, struct e
 
 static int config_read(struct config *config, struct model_desc *out, struct err *err)
 {
-    const struct model_family *family;
+    const struct model_family *family, *block;
     int rc = family_read(config, &family, err);
+    if (rc == 0)
+        rc = block_read(config, family, &block, err);
     if (rc)
         return rc;
     config->family = family->model_type;
@@ -212,10 +240,14 @@ static int config_read(struct config *config, struct model_desc *out, struct err
     if (!desc)
         return err_set(err, ERR_NOMEM, "no memory to read %s", config->path);
     snprintf(desc->family, sizeof(desc->family), "%s", family->model_type);
+    desc->block = block->model_type;
     desc->norm = NORM_RMS;
     desc->gate_scale = 1.0f;
-    rc = common_read(desc, config, &family->absent, err);
+    desc->n_slot = 1;
+    rc = common_read(desc, config, &block->absent, err);
     if (rc == 0)
+        rc = block->configure(desc, config, err);
+    if (rc == 0 && block != family)
         rc = family->configure(desc, config, err);
     if (rc == 0)
         rc = finish(desc, config, err);

@@ -15,6 +15,18 @@
 #define SAMPLE_BYTES ((size_t)4096)
 #define TEXT_BYTES   ((size_t)65536)
 
+/* domains_text: what a domain's name, group and embedding decide. */
+static int domains_text(const struct model_desc *d, char *out, size_t size)
+{
+    int n =
+        snprintf(out, size, " block=%s pos=%d query=%d plain=%d eb=%d slots=%d domains:", d->block,
+                 d->learned_pos, d->query_layer, d->ffn_plain, d->expert_bias, d->n_slot);
+    for (int i = 0; i < d->n_domain && n > 0 && (size_t)n < size; i++)
+        n += snprintf(out + n, size - (size_t)n, "%s,%d,%d;", d->domain[i].name,
+                      (int)d->domain[i].n_expert, (int)d->domain[i].slot);
+    return n;
+}
+
 /* desc_text writes every field that a result depends on as text, so that the hash does not depend
  * on the layout of a struct. Token ids and the name of the folder are none of them. */
 static int desc_text(const struct model_desc *d, char *out, size_t size)
@@ -38,6 +50,9 @@ static int desc_text(const struct model_desc *d, char *out, size_t size)
         (double)d->gate_scale, d->tied);
     for (int i = 0; i < d->n_layer && n > 0 && (size_t)n < size; i++)
         n += snprintf(out + n, size - (size_t)n, "%d,%d;", d->layer[i].sparse, d->layer[i].window);
+    /* Only of models that have them: the others' fingerprints are in people's hands. */
+    if ((d->n_domain > 0 || d->learned_pos) && n > 0 && (size_t)n < size)
+        n += domains_text(d, out + n, size - (size_t)n);
     return n > 0 && (size_t)n < size ? n : -1;
 }
 

@@ -93,26 +93,38 @@ static struct shape attention_shape(const struct model_desc *d, enum role role)
 static struct shape ffn_shape(const struct model_desc *d, enum role role, int sparse)
 {
     int shared = sparse && d->d_ff_shared > 0, bias = !sparse && d->mlp_bias;
+    int expert_bias = sparse && d->expert_bias, gated = !d->ffn_plain;
     switch (role) {
     case ROLE_GATE_PROJ:
+        return shape_if(!sparse && gated, d->d_ff, d->d_model);
     case ROLE_UP_PROJ:
         return shape_if(!sparse, d->d_ff, d->d_model);
     case ROLE_DOWN_PROJ:
         return shape_if(!sparse, d->d_model, d->d_ff);
     case ROLE_GATE_PROJ_BIAS:
+        return shape_if(bias && gated, d->d_ff, 0);
     case ROLE_UP_PROJ_BIAS:
         return shape_if(bias, d->d_ff, 0);
     case ROLE_DOWN_PROJ_BIAS:
         return shape_if(bias, d->d_model, 0);
     case ROLE_ROUTER:
-        return shape_if(sparse, d->n_expert, d->d_model);
+        return shape_if(sparse && d->gate != GATE_TABLE, d->n_expert, d->d_model);
+    case ROLE_ROUTING_TABLE:
+        return shape_if(sparse && d->gate == GATE_TABLE, d->n_domain, d->vocab * d->top_k);
     case ROLE_ROUTER_BIAS:
         return shape_if(sparse && d->gate_bias, d->n_expert, 0);
     case ROLE_EXPERT_GATE:
+        return shape_if(sparse && gated, d->d_ff_expert, d->d_model);
     case ROLE_EXPERT_UP:
         return shape_if(sparse, d->d_ff_expert, d->d_model);
     case ROLE_EXPERT_DOWN:
         return shape_if(sparse, d->d_model, d->d_ff_expert);
+    case ROLE_EXPERT_GATE_BIAS:
+        return shape_if(expert_bias && gated, d->d_ff_expert, 0);
+    case ROLE_EXPERT_UP_BIAS:
+        return shape_if(expert_bias, d->d_ff_expert, 0);
+    case ROLE_EXPERT_DOWN_BIAS:
+        return shape_if(expert_bias, d->d_model, 0);
     case ROLE_SHARED_GATE:
     case ROLE_SHARED_UP:
         return shape_if(shared, d->d_ff_shared, d->d_model);
@@ -129,9 +141,13 @@ static struct shape role_shape(const struct model_desc *d, enum role role, int l
 {
     switch (role) {
     case ROLE_EMBED:
-        return shape_if(1, d->vocab, d->d_model);
+        return shape_if(1, d->n_slot * d->vocab, d->d_model);
     case ROLE_LM_HEAD:
-        return shape_if(!d->tied, d->vocab, d->d_model);
+        return shape_if(!d->tied, d->n_slot * d->vocab, d->d_model);
+    case ROLE_POS_EMBED:
+        return shape_if(d->learned_pos, d->max_context, d->d_model);
+    case ROLE_QUERY_EMBED:
+        return shape_if(d->query_layer, d->max_context, d->d_model);
     case ROLE_FINAL_NORM:
     case ROLE_ATTN_NORM:
     case ROLE_FFN_NORM:
@@ -159,6 +175,26 @@ int desc_tensor_shape(const struct model_desc *desc, enum role role, int layer, 
     return 0;
 }
 
+int desc_tensor_dims(const struct model_desc *desc, enum role role, int layer,
+                     uint64_t dim[LIMIT_ST_DIMS])
+{
+    int rows, cols;
+    if (desc_tensor_shape(desc, role, layer, &rows, &cols) != 0)
+        return -1;
+    dim[0] = (uint64_t)rows;
+    dim[1] = (uint64_t)cols;
+    if (!role_is_table(role) || desc->top_k == 1)
+        return cols ? 2 : 1;
+    dim[1] = (uint64_t)desc->vocab;
+    dim[2] = (uint64_t)desc->top_k;
+    return 3;
+}
+
+int role_is_table(enum role role)
+{
+    return role == ROLE_ROUTING_TABLE;
+}
+
 int role_is_global(enum role role)
 {
     return role <= ROLE_LM_HEAD;
@@ -166,16 +202,16 @@ int role_is_global(enum role role)
 
 int role_is_expert(enum role role)
 {
-    return role == ROLE_EXPERT_GATE || role == ROLE_EXPERT_UP || role == ROLE_EXPERT_DOWN;
+    return role >= ROLE_EXPERT_GATE && role <= ROLE_EXPERT_DOWN_BIAS;
 }
 
 static int each_expert(const struct model_desc *desc, int layer, desc_tensor_fn *fn, void *arg)
 {
-    static const enum role roles[] = {ROLE_EXPERT_GATE, ROLE_EXPERT_UP, ROLE_EXPERT_DOWN};
-    int rc = 0;
+    int rows, cols, rc = 0;
     for (int expert = 0; expert < desc->n_expert && rc == 0; expert++)
-        for (int i = 0; i < 3 && rc == 0; i++)
-            rc = fn(arg, roles[i], layer, expert);
+        for (int r = ROLE_EXPERT_GATE; r <= ROLE_EXPERT_DOWN_BIAS && rc == 0; r++)
+            if (desc_tensor_shape(desc, (enum role)r, layer, &rows, &cols) == 0)
+                rc = fn(arg, (enum role)r, layer, expert);
     return rc;
 }
 
@@ -192,9 +228,12 @@ static int each_layer(const struct model_desc *desc, int layer, desc_tensor_fn *
 
 int desc_each_tensor(const struct model_desc *desc, desc_tensor_fn *fn, void *arg)
 {
+    static const enum role first[] = {ROLE_EMBED, ROLE_POS_EMBED, ROLE_QUERY_EMBED};
     static const enum role last[] = {ROLE_FINAL_NORM, ROLE_FINAL_NORM_BIAS, ROLE_LM_HEAD};
-    int rows, cols;
-    int rc = fn(arg, ROLE_EMBED, 0, 0);
+    int rows, cols, rc = 0;
+    for (int i = 0; i < 3 && rc == 0; i++)
+        if (desc_tensor_shape(desc, first[i], 0, &rows, &cols) == 0)
+            rc = fn(arg, first[i], 0, 0);
     for (int layer = 0; layer < desc->n_layer && rc == 0; layer++)
         rc = each_layer(desc, layer, fn, arg);
     for (int i = 0; i < 3 && rc == 0; i++)
@@ -207,14 +246,18 @@ int desc_each_tensor(const struct model_desc *desc, desc_tensor_fn *fn, void *ar
 static uint64_t role_params(const struct model_desc *desc, enum role role, int layer)
 {
     int rows, cols;
-    if (desc_tensor_shape(desc, role, layer, &rows, &cols) != 0)
+    if (role_is_table(role) || desc_tensor_shape(desc, role, layer, &rows, &cols) != 0)
         return 0;
     return (uint64_t)rows * (uint64_t)(cols ? cols : 1);
 }
 
 uint64_t desc_expert_params(const struct model_desc *desc)
 {
-    return 3 * (uint64_t)desc->d_ff_expert * (uint64_t)desc->d_model;
+    uint64_t sum = 0;
+    for (int layer = 0; layer < desc->n_layer && sum == 0; layer++)
+        for (int r = ROLE_EXPERT_GATE; r <= ROLE_EXPERT_DOWN_BIAS; r++)
+            sum += role_params(desc, (enum role)r, layer);
+    return sum;
 }
 
 uint64_t desc_dense_params(const struct model_desc *desc)

@@ -192,6 +192,9 @@ int weights_load_dense(const struct model *model, enum precision precision, stru
 {
     struct layout l = {
         .desc = &model->desc, .ck = model->ck, .dtype = precision_dtype(precision), .err = err};
+    if (model->desc.gate == GATE_TABLE || model->desc.learned_pos)
+        return err_set(err, ERR_MODEL, "%s: a %s model is not computed by this build", model->dir,
+                       model->desc.family);
     struct dense_store *store = calloc(1, sizeof(*store));
     if (!store)
         return err_set(err, ERR_NOMEM, "no memory for the dense weights of %s", model->dir);

@@ -196,7 +196,7 @@ int ck_writer_begin(struct ck_writer *w, struct err *err)
 static json_t *entry_json(const struct entry *e)
 {
     static const char *const names[DTYPE_COUNT] = {
-        [DTYPE_F32] = "F32", [DTYPE_BF16] = "BF16", [DTYPE_F16] = "F16"};
+        [DTYPE_F32] = "F32", [DTYPE_BF16] = "BF16", [DTYPE_F16] = "F16", [DTYPE_U16] = "U16"};
     json_t *shape = json_array();
     for (int i = 0; i < e->n_dim; i++)
         json_array_append_new(shape, json_integer((json_int_t)e->dim[i]));

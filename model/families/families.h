@@ -9,7 +9,7 @@
 #include "model/desc.h"
 
 extern const struct model_family family_llama, family_qwen2, family_qwen3, family_mixtral,
-    family_olmoe, family_qwen2_moe, family_qwen3_moe;
+    family_olmoe, family_qwen2_moe, family_qwen3_moe, family_pangu_alpha, family_pangu_sigma;
 
 #define LAYER "model.layers.%d."
 
@@ -41,11 +41,28 @@ extern const struct model_family family_llama, family_qwen2, family_qwen3, famil
     [ROLE_UP_PROJ_BIAS] = LAYER "mlp.up_proj.bias",                                                \
     [ROLE_DOWN_PROJ_BIAS] = LAYER "mlp.down_proj.bias"
 
+/* LayerNorm's biases, and what stands for rotation: learned embeddings of the position. */
+#define NAMES_PANGU_ALPHA                                                                          \
+    [ROLE_FINAL_NORM_BIAS] = "model.norm.bias",                                                    \
+    [ROLE_ATTN_NORM_BIAS] = LAYER "input_layernorm.bias",                                          \
+    [ROLE_FFN_NORM_BIAS] = LAYER "post_attention_layernorm.bias",                                  \
+    [ROLE_POS_EMBED] = "model.embed_positions.weight",                                             \
+    [ROLE_QUERY_EMBED] = "model.query_positions.weight"
+
 #define NAMES_EXPERTS                                                                              \
     [ROLE_ROUTER] = LAYER "mlp.gate.weight",                                                       \
     [ROLE_EXPERT_GATE] = LAYER "mlp.experts.%d.gate_proj.weight",                                  \
     [ROLE_EXPERT_UP] = LAYER "mlp.experts.%d.up_proj.weight",                                      \
     [ROLE_EXPERT_DOWN] = LAYER "mlp.experts.%d.down_proj.weight"
+
+#define NAMES_ROUTED_EXPERTS                                                                       \
+    [ROLE_ROUTING_TABLE] = LAYER "mlp.routing_table",                                              \
+    [ROLE_EXPERT_GATE] = LAYER "mlp.experts.%d.gate_proj.weight",                                  \
+    [ROLE_EXPERT_UP] = LAYER "mlp.experts.%d.up_proj.weight",                                      \
+    [ROLE_EXPERT_DOWN] = LAYER "mlp.experts.%d.down_proj.weight",                                  \
+    [ROLE_EXPERT_GATE_BIAS] = LAYER "mlp.experts.%d.gate_proj.bias",                               \
+    [ROLE_EXPERT_UP_BIAS] = LAYER "mlp.experts.%d.up_proj.bias",                                   \
+    [ROLE_EXPERT_DOWN_BIAS] = LAYER "mlp.experts.%d.down_proj.bias"
 /* clang-format on */
 
 /* family_attention_bias: "attention_bias" (default false) puts biases on q, k, v and o. */
