@@ -108,6 +108,7 @@ static const struct route {
     {"GET", "/health", NULL, api_health, 1},
     {"GET", "/ready", NULL, api_ready, 1},
     {"GET", "/metrics", NULL, api_metrics, 0},
+    {"GET", "/sigmoe/status", NULL, api_live, 0},
 };
 
 static const struct route *find_route(const struct http_request *r, int *path_known)
@@ -169,6 +170,11 @@ void api_handle(void *user, struct http_exchange *x, const struct http_request *
     if (strcmp(r->method, "GET") == 0 && strncmp(r->path, "/v1/models", 10) == 0 &&
         (r->path[10] == 0 || r->path[10] == '/')) {
         api_models(api, x, r->path[10] == '/' ? r->path + 11 : NULL);
+        return;
+    }
+    const struct api_asset *asset = api_asset_get(api, r->path);
+    if (asset != NULL && strcmp(r->method, "GET") == 0) {
+        api_asset_send(x, asset);
         return;
     }
     if (route == NULL) {

@@ -12,6 +12,14 @@
 #include "model/weights.h"
 #include <jansson.h>
 
+/* A file of the web page, served from memory. */
+struct api_asset {
+    const char *path; /* "/ui/chat.js"; "/" is the page itself */
+    const char *type; /* "text/html; charset=utf-8" */
+    const void *data;
+    size_t n;
+};
+
 struct api {
     const char *model_name;  /* "olmoe" */
     const char *key;         /* "Bearer KEY" is asked for; NULL: none */
@@ -22,6 +30,9 @@ struct api {
     struct service *service;
     int n_choice_max, prompts_max; /* a request */
     int64_t created;               /* unix seconds, of this process */
+    int64_t start_ns;              /* clock_real, of this process */
+    const struct api_asset *asset; /* [n_asset] */
+    int n_asset;
     uint64_t next_id;
     struct api_counts {
         uint64_t requests, finished[FINISH_ERROR + 1], prompt_tokens, generated_tokens, refused;
@@ -69,5 +80,9 @@ void api_models(struct api *api, struct http_exchange *x, const char *id);
 void api_health(struct api *api, struct http_exchange *x);
 void api_ready(struct api *api, struct http_exchange *x);
 void api_metrics(struct api *api, struct http_exchange *x);
+void api_live(struct api *api, struct http_exchange *x);
+/* api_asset_get: the page or file at a path; NULL: there is none. */
+const struct api_asset *api_asset_get(const struct api *api, const char *path);
+void api_asset_send(struct http_exchange *x, const struct api_asset *asset);
 
 #endif

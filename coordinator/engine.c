@@ -38,6 +38,8 @@ struct engine {
     uint64_t next_id;
     struct engine_stats stats;
     struct domain_stats *domain_stats; /* [n_domain] */
+    uint64_t *load;                    /* [n_sparse, n_expert] */
+    int *sparse_index;                 /* [n_layer] a layer's place among the sparse ones */
 };
 
 /* ---- life ------------------------------------------------------------------------------------ */
@@ -51,6 +53,21 @@ static void config_defaults(struct engine_config *c)
     c->waiting_max = c->waiting_max > 0 ? c->waiting_max : 1024;
     c->kv_tokens = c->kv_tokens > 0 ? c->kv_tokens : 4 * 4096;
     c->micro_rows_min = c->micro_rows_min > 0 ? c->micro_rows_min : 32;
+}
+
+static int load_init(struct engine *e, const struct model_desc *d, struct err *err)
+{
+    size_t n_sparse = (size_t)desc_n_sparse(d), cells = n_sparse * (size_t)d->n_expert;
+    e->sparse_index = calloc((size_t)d->n_layer, sizeof *e->sparse_index);
+    e->load = cells > 0 ? calloc(cells, sizeof *e->load) : NULL;
+    if (e->sparse_index == NULL || (cells > 0 && e->load == NULL)) {
+        return err_set(err, ERR_NOMEM, "no memory for the load of %zu experts", cells);
+    }
+    for (int l = 0, n = 0; l < d->n_layer; l++) {
+        e->sparse_index[l] = n;
+        n += d->layer[l].sparse;
+    }
+    return 0;
 }
 
 int engine_create(const struct engine_config *config, struct engine **out, struct err *err)
@@ -70,6 +87,9 @@ int engine_create(const struct engine_config *config, struct engine **out, struc
     int rc = kv_init(&e->kv, d, dtype, kv_pages_for(c->kv_tokens), err);
     if (rc == 0) {
         rc = sched_init(&e->sched, &sc, &e->kv, err);
+    }
+    if (rc == 0) {
+        rc = load_init(e, d, err);
     }
     for (int i = 0; rc == 0 && i < MICRO_MAX; i++) {
         rc = micro_create(&e->forward, c->rows_max, &e->micro[i], err);
@@ -108,6 +128,8 @@ void engine_destroy(struct engine *e)
     free(e->logits);
     free(e->candidates);
     free(e->domain_stats);
+    free(e->load);
+    free(e->sparse_index);
     free(e);
 }
 
@@ -210,6 +232,19 @@ static int send_to_experts(struct engine *e, struct micro *m, struct err *err)
     return pool_dispatch(e->config.pool, x, err);
 }
 
+/* Counts what the gate chose. */
+static void count_load(struct engine *e, const struct micro *m)
+{
+    const struct model_desc *d = e->forward.desc;
+    size_t sparse = (size_t)e->sparse_index[m->layer];
+    uint64_t *load = e->load + sparse * (size_t)d->n_expert;
+    for (int i = 0; i < m->n_row * d->top_k; i++) {
+        if (m->slot_expert[i] >= 0) {
+            load[m->slot_expert[i]]++;
+        }
+    }
+}
+
 static void tell_routes(const struct engine *e, const struct micro *m)
 {
     int top_k = e->forward.desc->top_k;
@@ -240,6 +275,7 @@ static int start_layer(struct engine *e, struct micro *m, struct err *err)
     rc = send_to_experts(e, m, err);
     if (rc == 0) {
         m->state = MICRO_AWAY;
+        count_load(e, m);
         tell_routes(e, m);
         forward_shared(f, m, m->layer);
     }
@@ -489,6 +525,11 @@ int engine_step(struct engine *e, struct err *err)
     e->stats.rows += (uint64_t)n_row;
     e->stats.step_ns += clock_now(e->config.clock) - from;
     return 1;
+}
+
+const uint64_t *engine_load(const struct engine *e)
+{
+    return e->load;
 }
 
 void engine_stats_get(const struct engine *e, struct engine_stats *out)

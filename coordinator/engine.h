@@ -58,5 +58,8 @@ struct engine_stats {
 void engine_stats_get(const struct engine *e, struct engine_stats *out);
 /* engine_domain_stats: [n_domain], by index; NULL in models without domains. */
 const struct domain_stats *engine_domain_stats(const struct engine *e);
+/* engine_load: how often each expert was chosen, [n_sparse, n_expert] over the sparse layers in
+ * order; NULL in dense models. Counted by the engine's thread, which alone may read it. */
+const uint64_t *engine_load(const struct engine *e);
 
 #endif

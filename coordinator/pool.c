@@ -428,10 +428,20 @@ void pool_worker_info_get(const struct pool *pool, int worker, struct pool_worke
                                      .n_held = l->n_held,
                                      .calls = l->calls,
                                      .failures = l->failures,
-                                     .assignments = l->assignments};
+                                     .assignments = l->assignments,
+                                     .answered = l->answered,
+                                     .bytes_sent = l->bytes_sent,
+                                     .bytes_received = l->bytes_received,
+                                     .rtt_ns = l->rtt_ns,
+                                     .compute_ns = l->compute_ns};
     memcpy(out->name, l->name, sizeof(out->name));
     memcpy(out->endpoint, l->endpoint, sizeof(out->endpoint));
     memcpy(out->numerics, l->numerics, sizeof(out->numerics));
+}
+
+const uint64_t *pool_worker_layers(const struct pool *pool, int worker)
+{
+    return pool->link[worker]->by_layer;
 }
 
 void pool_stats_get(const struct pool *pool, struct pool_stats *out)

@@ -117,9 +117,15 @@ struct pool_worker_info {
     char name[LIMIT_NAME_BYTES], endpoint[LIMIT_NAME_BYTES], numerics[32];
     int alive, outstanding, n_held;
     uint64_t calls, failures, assignments;
+    uint64_t answered;                   /* slots it has sent rows for */
+    uint64_t bytes_sent, bytes_received; /* of requests to it and replies from it */
+    int64_t rtt_ns;     /* a call's time on the wire, smoothed over some 16 calls */
+    int64_t compute_ns; /* sum over calls, as it reports */
 };
 int pool_n_worker(const struct pool *pool);
 void pool_worker_info_get(const struct pool *pool, int worker, struct pool_worker_info *out);
+/* pool_worker_layers: slots it has answered [n_layer]; sums to `answered`. */
+const uint64_t *pool_worker_layers(const struct pool *pool, int worker);
 struct pool_stats {
     uint64_t dispatches, calls, replans, not_held, timeouts, duplicates, local_slots, workers_lost;
 };

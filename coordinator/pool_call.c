@@ -244,6 +244,7 @@ int call_send(struct pool *pool, struct link *l, struct call *c, struct err *err
     d->time.calls++;
     pool->stats.calls++;
     l->calls++;
+    l->bytes_sent += c->bytes_sent;
     return 0;
 }
 
@@ -259,9 +260,12 @@ static void account(struct pool *pool, struct call *c, const struct msg_reply *m
 {
     struct dispatch_state *ds = c->dispatch;
     struct dispatch_time *t = &ds->d->time;
+    struct link *l = pool->link[c->worker];
     int64_t trip = pool_now(pool) - c->sent_ns, handle = (int64_t)m->handle_ns;
+    uint64_t bytes = 0;
     if (handle >= 0 && handle < trip) {
         t->wire_ns += trip - handle;
+        l->rtt_ns += l->rtt_ns ? (trip - handle - l->rtt_ns) / 16 : trip - handle;
     }
     if (trip >= ds->slowest_ns) {
         ds->slowest_ns = trip;
@@ -269,8 +273,13 @@ static void account(struct pool *pool, struct call *c, const struct msg_reply *m
         t->compute_ns = (int64_t)m->compute_ns;
     }
     for (int i = 0; i < c->frames.n; i++) {
-        t->bytes_received += frames_size(&c->frames, i);
+        bytes += frames_size(&c->frames, i);
     }
+    t->bytes_received += bytes;
+    l->bytes_received += bytes;
+    l->compute_ns += (int64_t)m->compute_ns;
+    l->answered += (uint64_t)c->n_assign;
+    l->by_layer[c->layer] += (uint64_t)c->n_assign;
 }
 
 int call_answer(struct pool *pool, struct call *c, const struct msg_reply *m, struct frames *f,

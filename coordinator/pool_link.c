@@ -37,7 +37,11 @@ static size_t held_bytes(const struct pool *pool)
 int link_create(struct pool *pool, const char *endpoint, struct link **out, struct err *err)
 {
     struct link *l = calloc(1, sizeof(*l));
-    if (!l || !(l->held = calloc(1, held_bytes(pool)))) {
+    if (!l || !(l->held = calloc(1, held_bytes(pool))) ||
+        !(l->by_layer = calloc((size_t)pool->shape.n_layer, sizeof(*l->by_layer)))) {
+        if (l) {
+            free(l->held);
+        }
         free(l);
         return err_set(err, ERR_NOMEM, "no memory for a worker's table of %zu bytes",
                        held_bytes(pool));
@@ -58,6 +62,7 @@ void link_destroy(struct pool *pool, struct link *l)
     for (struct call *c; (c = call_list_pop(&l->sent)) || (c = call_list_pop(&l->queue));) {
         call_destroy(c);
     }
+    free(l->by_layer);
     free(l->held);
     free(l);
 }

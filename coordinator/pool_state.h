@@ -64,6 +64,9 @@ struct link {
     int n_retry;
     struct err refusal; /* what the worker, or we, object to; code 0: nothing */
     uint64_t calls, failures, assignments;
+    uint64_t answered, bytes_sent, bytes_received;
+    uint64_t *by_layer; /* [n_layer] of `answered` */
+    int64_t rtt_ns, compute_ns;
 };
 
 struct dispatch_state {

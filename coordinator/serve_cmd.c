@@ -200,7 +200,8 @@ static int start_http(struct serve *s, struct err *err)
                           .service = s->service,
                           .n_choice_max = (int)o->choices,
                           .prompts_max = (int)o->prompts,
-                          .created = (int64_t)time(NULL)};
+                          .created = (int64_t)time(NULL),
+                          .start_ns = clock_now(&clock_real)};
     struct http_config hc = {.host = o->host,
                              .port = (int)o->port,
                              .body_bytes_max = (size_t)o->body_bytes,

@@ -43,6 +43,7 @@ struct service {
     struct generation *running; /* engine's thread */
     struct service_view view;
     struct domain_stats *domain; /* [n_domain] */
+    struct meter *meter;
 };
 
 /* ---- generations ----------------------------------------------------------------------------- */
@@ -322,6 +323,7 @@ static void *engine_main(void *arg)
         }
         sweep(s);
         publish(s);
+        meter_tick(s->meter);
     }
     return NULL;
 }
@@ -357,10 +359,17 @@ int service_create(const struct service_config *config, struct ev_loop *loop, st
     if (s == NULL) {
         return err_set(err, ERR_NOMEM, "no memory for a service");
     }
+    struct meter_config mc = {config->engine, config->pool, config->desc, config->clock};
+    int rc = meter_create(&mc, &s->meter, err);
+    if (rc != 0) {
+        free(s);
+        return rc;
+    }
     s->config = *config;
     s->inbox_tail = &s->inbox;
     size_t n_domain = (size_t)config->desc->n_domain;
     if (n_domain > 0 && (s->domain = calloc(n_domain, sizeof *s->domain)) == NULL) {
+        meter_destroy(s->meter);
         free(s);
         return err_set(err, ERR_NOMEM, "no memory for a service");
     }
@@ -372,9 +381,11 @@ int service_create(const struct service_config *config, struct ev_loop *loop, st
     pthread_cond_init(&s->work, &attr);
     pthread_condattr_destroy(&attr);
     publish(s);
+    meter_tick(s->meter);
     if (pthread_create(&s->thread, NULL, engine_main, s) != 0) {
         outbox_fini(&s->outbox);
         free(s->domain);
+        meter_destroy(s->meter);
         free(s);
         return err_set(err, ERR_NOMEM, "cannot start the engine's thread");
     }
@@ -406,7 +417,13 @@ void service_destroy(struct service *s)
     pthread_mutex_destroy(&s->lock);
     pthread_cond_destroy(&s->work);
     free(s->domain);
+    meter_destroy(s->meter);
     free(s);
+}
+
+struct meter *service_meter(struct service *s)
+{
+    return s->meter;
 }
 
 void service_view_get(struct service *s, struct service_view *out)

@@ -8,6 +8,7 @@
 
 #include "coordinator/engine.h"
 #include "coordinator/grammar.h"
+#include "coordinator/meter.h"
 #include "model/tokenizer.h"
 #include <ev.h>
 
@@ -95,5 +96,7 @@ struct service_view {
 void service_view_get(struct service *s, struct service_view *out);
 /* service_domains_get copies the figures of each domain [n_domain] to out; how many that are. */
 int service_domains_get(struct service *s, struct domain_stats *out, int n_max);
+/* service_meter: the last seconds in full (meter_read). */
+struct meter *service_meter(struct service *s);
 
 #endif
