@@ -20,6 +20,11 @@ struct hash128 hash_bytes(const void *data, size_t bytes)
     return from_xxh(XXH3_128bits(data, bytes));
 }
 
+uint64_t hash_bytes64(const void *data, size_t bytes, uint64_t seed)
+{
+    return XXH3_64bits_withSeed(data, bytes, seed);
+}
+
 struct hash_stream *hash_stream_create(void)
 {
     struct hash_stream *stream = malloc(sizeof(*stream));

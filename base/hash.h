@@ -1,5 +1,5 @@
-/* hash: the one non-cryptographic hash we use, XXH3 128 bits, for fingerprints of logits, frames
- * and checkpoints. Hex is how people see it. */
+/* hash: the one non-cryptographic hash we use, XXH3, with 128 bits for fingerprints of logits,
+ * frames and checkpoints, with 64 where a format says so. Hex is how people see it. */
 #ifndef BASE_HASH_H
 #define BASE_HASH_H
 
@@ -13,6 +13,7 @@ struct hash128 {
 struct hash_stream; /* heap; for data that comes in pieces */
 
 struct hash128 hash_bytes(const void *data, size_t bytes);
+uint64_t hash_bytes64(const void *data, size_t bytes, uint64_t seed);
 struct hash_stream *hash_stream_create(void);
 void hash_stream_update(struct hash_stream *stream, const void *data, size_t bytes);
 struct hash128 hash_stream_digest(const struct hash_stream *stream);

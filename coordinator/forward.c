@@ -304,7 +304,7 @@ void forward_gate(const struct forward *f, struct micro *m, int layer)
     gate_spec_from(&spec, f->desc);
     spec.bias = w->router_bias;
     project(f, m, m->a32, m->ld_a, &w->router, NULL, m->router);
-    gate_select(&spec, m->router, m->token, m->n_row, m->slot_expert, m->slot_weight,
+    gate_select(&spec, m->router, m->token, NULL, m->n_row, m->slot_expert, m->slot_weight,
                 m->router_scratch);
     size_t k = (size_t)f->desc->top_k;
     trace_rows(f, m, layer, "gate", m->slot_expert, k * 4, k * 4);

@@ -23,6 +23,8 @@ void gate_spec_from(struct gate_spec *spec, const struct model_desc *desc)
         .scale = desc->gate_scale,
         .n_group = desc->n_group,
         .topk_group = desc->topk_group,
+        .n_domain = desc->n_domain,
+        .domain = desc->domain,
     };
 }
 
@@ -43,15 +45,35 @@ static int check_groups(const struct gate_spec *spec, struct err *err)
     return 0;
 }
 
+static struct domain_desc group_of(const struct gate_spec *spec, int domain)
+{
+    return spec->n_domain ? spec->domain[domain] : (struct domain_desc){.n_expert = spec->n_expert};
+}
+
+static const uint16_t *table_at(const struct gate_spec *spec, int domain, int32_t token)
+{
+    size_t row = (size_t)domain * (size_t)spec->n_table + (size_t)token;
+    return spec->table + row * (size_t)spec->top_k;
+}
+
 static int check_table(const struct gate_spec *spec, struct err *err)
 {
     if (!spec->table || spec->n_table < 1 || spec->n_table > LIMIT_VOCAB)
         return err_set(err, ERR_MODEL, "gate: a table gate needs its table, got %d tokens",
                        spec->n_table);
-    for (int64_t i = 0; i < (int64_t)spec->n_table * spec->top_k; i++)
-        if (spec->table[i] >= spec->n_expert)
-            return err_set(err, ERR_MODEL, "gate: the table names expert %d of %d for token %d",
-                           spec->table[i], spec->n_expert, (int)(i / spec->top_k));
+    for (int d = 0; d < (spec->n_domain ? spec->n_domain : 1); d++) {
+        struct domain_desc group = group_of(spec, d);
+        if (group.first < 0 || group.n_expert < spec->top_k ||
+            group.n_expert > spec->n_expert - group.first)
+            return err_set(
+                err, ERR_MODEL, "gate: group %d cannot give top-%d of experts %d-%d of %d", d,
+                spec->top_k, group.first, group.first + group.n_expert - 1, spec->n_expert);
+        const uint16_t *row = table_at(spec, d, 0);
+        for (int64_t i = 0; i < (int64_t)spec->n_table * spec->top_k; i++)
+            if (row[i] >= group.n_expert)
+                return err_set(err, ERR_MODEL, "gate: the table names expert %d of %d for token %d",
+                               row[i], group.n_expert, (int)(i / spec->top_k));
+    }
     return 0;
 }
 
@@ -153,11 +175,14 @@ static void sigmoid_row(const struct gate_spec *spec, const float *z, int32_t *e
         weight[k] = s[expert[k]];
 }
 
-static void table_row(const struct gate_spec *spec, int32_t token, int32_t *expert, float *weight)
+static void table_row(const struct gate_spec *spec, int32_t token, int32_t domain, int32_t *expert,
+                      float *weight)
 {
-    assert(token >= 0 && token < spec->n_table);
+    assert(token >= 0 && token < spec->n_table && domain >= 0);
+    const uint16_t *entry = table_at(spec, domain, token);
+    int32_t first = spec->n_domain ? spec->domain[domain].first : 0;
     for (int k = 0; k < spec->top_k; k++) {
-        expert[k] = spec->table[(size_t)token * (size_t)spec->top_k + (size_t)k];
+        expert[k] = first + entry[k];
         weight[k] = 1.0f / (float)spec->top_k;
     }
 }
@@ -176,8 +201,9 @@ static void weights_finish(const struct gate_spec *spec, float *weight)
     }
 }
 
-void gate_select(const struct gate_spec *spec, const float *logits, const int32_t *token, int n_row,
-                 int32_t *slot_expert, float *slot_weight, float *scratch)
+void gate_select(const struct gate_spec *spec, const float *logits, const int32_t *token,
+                 const int32_t *domain, int n_row, int32_t *slot_expert, float *slot_weight,
+                 float *scratch)
 {
     for (int row = 0; row < n_row; row++) {
         const float *z = logits ? logits + (ptrdiff_t)row * spec->n_expert : NULL;
@@ -194,7 +220,7 @@ void gate_select(const struct gate_spec *spec, const float *logits, const int32_
             sigmoid_row(spec, z, expert, weight, scratch);
             break;
         case GATE_TABLE:
-            table_row(spec, token[row], expert, weight);
+            table_row(spec, token[row], spec->n_domain ? domain[row] : 0, expert, weight);
             break;
         }
         weights_finish(spec, weight);

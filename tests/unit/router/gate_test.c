@@ -21,7 +21,7 @@ static void softmax_topk_chooses_the_best_with_ties_to_the_lower_id(void **state
     struct gate_spec spec = {.kind = GATE_SOFTMAX_TOPK, .n_expert = 4, .top_k = 2, .scale = 1};
     int32_t expert[4];
     float weight[4], scratch[8];
-    gate_select(&spec, z, NULL, 2, expert, weight, scratch);
+    gate_select(&spec, z, NULL, NULL, 2, expert, weight, scratch);
     static const int32_t expected[] = {1, 2, 0, 1};
     assert_memory_equal(expert, expected, sizeof(expected));
     assert_true(weight[0] == weight[1]);
@@ -29,7 +29,7 @@ static void softmax_topk_chooses_the_best_with_ties_to_the_lower_id(void **state
     assert_true(weight[2] == 0.25f && weight[3] == 0.25f);
     spec.normalise = 1;
     spec.scale = 2.5f;
-    gate_select(&spec, z, NULL, 2, expert, weight, scratch);
+    gate_select(&spec, z, NULL, NULL, 2, expert, weight, scratch);
     for (int i = 0; i < 4; i++)
         assert_true(weight[i] == 1.25f);
 }
@@ -41,12 +41,12 @@ static void topk_softmax_weighs_the_chosen_alone(void **state)
     struct gate_spec spec = {.kind = GATE_TOPK_SOFTMAX, .n_expert = 5, .top_k = 3, .scale = 1};
     int32_t expert[3];
     float weight[3], scratch[10];
-    gate_select(&spec, z, NULL, 1, expert, weight, scratch);
+    gate_select(&spec, z, NULL, NULL, 1, expert, weight, scratch);
     static const int32_t expected[] = {2, 1, 3};
     assert_memory_equal(expert, expected, sizeof(expected));
     assert_true(weight[0] == 1 && weight[1] == 0 && weight[2] == 0);
     static const float near[] = {0, 1, 2, 3, 4};
-    gate_select(&spec, near, NULL, 1, expert, weight, scratch);
+    gate_select(&spec, near, NULL, NULL, 1, expert, weight, scratch);
     double sum = 1 + exp(-1) + exp(-2);
     for (int k = 0; k < 3; k++) {
         assert_int_equal(expert[k], 4 - k);
@@ -62,14 +62,14 @@ static void sigmoid_bias_changes_the_choice_and_not_the_weight(void **state)
         .kind = GATE_SIGMOID, .n_expert = 4, .top_k = 2, .scale = 1, .bias = bias};
     int32_t expert[2];
     float weight[2], scratch[8];
-    gate_select(&spec, z, NULL, 1, expert, weight, scratch);
+    gate_select(&spec, z, NULL, NULL, 1, expert, weight, scratch);
     assert_int_equal(expert[0], 0);
     assert_int_equal(expert[1], 3);
     assert_true(weight[0] == 0.5f);
     assert_true(weight[1] == k_sigmoidf(3));
     spec.normalise = 1;
     spec.scale = 2;
-    gate_select(&spec, z, NULL, 1, expert, weight, scratch);
+    gate_select(&spec, z, NULL, NULL, 1, expert, weight, scratch);
     assert_true(weight[0] == 0.5f / (0.5f + k_sigmoidf(3) + 1e-20f) * 2);
 }
 
@@ -82,14 +82,14 @@ static void sigmoid_groups_compete_by_their_two_best(void **state)
         .kind = GATE_SIGMOID, .n_expert = 9, .top_k = 3, .scale = 1, .n_group = 3, .topk_group = 2};
     int32_t expert[3];
     float weight[3], scratch[18];
-    gate_select(&spec, z, NULL, 1, expert, weight, scratch);
+    gate_select(&spec, z, NULL, NULL, 1, expert, weight, scratch);
     static const int32_t expected[] = {7, 0, 1};
     assert_memory_equal(expert, expected, sizeof(expected));
     assert_true(weight[0] == k_sigmoidf(3) && weight[1] == k_sigmoidf(2));
     /* Equal groups: the lower one wins. */
     static const float flat[9] = {0};
     spec.topk_group = 1;
-    gate_select(&spec, flat, NULL, 1, expert, weight, scratch);
+    gate_select(&spec, flat, NULL, NULL, 1, expert, weight, scratch);
     static const int32_t lowest[] = {0, 1, 2};
     assert_memory_equal(expert, lowest, sizeof(lowest));
 }
@@ -108,7 +108,7 @@ static void sigmoid_losing_groups_never_win_with_negative_choices(void **state)
                              .topk_group = 1};
     int32_t expert[2];
     float weight[2], scratch[8];
-    gate_select(&spec, z, NULL, 1, expert, weight, scratch);
+    gate_select(&spec, z, NULL, NULL, 1, expert, weight, scratch);
     assert_int_equal(expert[0], 2);
     assert_int_equal(expert[1], 3);
 }
@@ -124,11 +124,43 @@ static void table_looks_up_the_token(void **state)
     assert_int_equal(gate_check(&spec, &err), 0);
     int32_t expert[6];
     float weight[6];
-    gate_select(&spec, NULL, token, 3, expert, weight, NULL);
+    gate_select(&spec, NULL, token, NULL, 3, expert, weight, NULL);
     static const int32_t expected[] = {1, 0, 0, 1, 2, 3};
     assert_memory_equal(expert, expected, sizeof(expected));
     for (int i = 0; i < 6; i++)
         assert_true(weight[i] == 1.5f);
+}
+
+static void a_domain_looks_up_its_own_row_and_group(void **state)
+{
+    (void)state;
+    static const struct domain_desc domains[] = {{"zh", 0, 2, 0}, {"en", 2, 3, 0}};
+    static const uint16_t table[] = {0, 1, 1, 0, 0, 1, /* zh */ 2, 0, 1, 2, 0, 1 /* en */};
+    static const int32_t token[] = {2, 2, 0, 1}, domain[] = {0, 1, 1, 0};
+    struct gate_spec spec = {.kind = GATE_TABLE,
+                             .n_expert = 5,
+                             .top_k = 2,
+                             .scale = 1,
+                             .table = table,
+                             .n_table = 3,
+                             .n_domain = 2,
+                             .domain = domains};
+    struct err err = {0};
+    assert_int_equal(gate_check(&spec, &err), 0);
+    int32_t expert[8];
+    float weight[8];
+    gate_select(&spec, NULL, token, domain, 4, expert, weight, NULL);
+    static const int32_t expected[] = {0, 1, 2, 3, 4, 2, 1, 0};
+    assert_memory_equal(expert, expected, sizeof(expected));
+    for (int i = 0; i < 8; i++)
+        assert_true(weight[i] == 0.5f);
+
+    static const uint16_t foreign[] = {0, 1, 1, 0, 0, 2, 2, 0, 1, 2, 0, 1};
+    spec.table = foreign;
+    assert_int_equal(gate_check(&spec, &err), ERR_MODEL);
+    assert_string_equal(err.text, "gate: the table names expert 2 of 2 for token 2");
+    spec.n_expert = 4;
+    assert_int_equal(gate_check(&spec, NULL), ERR_MODEL);
 }
 
 static void nan_logits_give_valid_distinct_ids(void **state)
@@ -140,7 +172,7 @@ static void nan_logits_give_valid_distinct_ids(void **state)
             .kind = (enum gate_kind)kind, .n_expert = 4, .top_k = 3, .scale = 1};
         int32_t expert[6];
         float weight[6], scratch[8];
-        gate_select(&spec, z, NULL, 2, expert, weight, scratch);
+        gate_select(&spec, z, NULL, NULL, 2, expert, weight, scratch);
         for (int row = 0; row < 2; row++) {
             int seen = 0;
             for (int k = 0; k < 3; k++) {
@@ -174,7 +206,7 @@ static void random_rows_follow_the_formula(void **state)
                                      .top_k = top_k,
                                      .normalise = kind == GATE_SIGMOID,
                                      .scale = 1};
-            gate_select(&spec, z, NULL, N_ROW, expert, weight, scratch);
+            gate_select(&spec, z, NULL, NULL, N_ROW, expert, weight, scratch);
             for (int row = 0; row < N_ROW; row++) {
                 const float *zr = z + row * n, *w = weight + row * top_k;
                 const int32_t *x = expert + row * top_k;
@@ -199,7 +231,7 @@ static void random_rows_follow_the_formula(void **state)
                 assert_true(n_better <= top_k - 1);
                 int32_t alone[K_MAX];
                 float alone_weight[K_MAX];
-                gate_select(&spec, zr, NULL, 1, alone, alone_weight, scratch);
+                gate_select(&spec, zr, NULL, NULL, 1, alone, alone_weight, scratch);
                 assert_memory_equal(alone, x, (size_t)top_k * sizeof(int32_t));
                 assert_memory_equal(alone_weight, w, (size_t)top_k * sizeof(float));
             }
@@ -216,22 +248,27 @@ static void gate_check_refuses_what_cannot_work(void **state)
         struct gate_spec spec;
         const char *text;
     } cases[] = {
-        {{GATE_SOFTMAX_TOPK, 0, 1, 0, 1, 0, 0, NULL, NULL, 0}, "gate: 0 experts"},
-        {{GATE_SOFTMAX_TOPK, 5000, 1, 0, 1, 0, 0, NULL, NULL, 0}, "gate: 5000 experts"},
-        {{GATE_SOFTMAX_TOPK, 8, 9, 0, 1, 0, 0, NULL, NULL, 0}, "gate: top-9 of 8 experts"},
-        {{GATE_SOFTMAX_TOPK, 8, 0, 0, 1, 0, 0, NULL, NULL, 0}, "gate: top-0 of 8 experts"},
-        {{GATE_SOFTMAX_TOPK, 200, 65, 0, 1, 0, 0, NULL, NULL, 0}, "gate: top-65 of 200"},
-        {{GATE_SOFTMAX_TOPK, 8, 2, 0, 0, 0, 0, NULL, NULL, 0}, "gate: scale 0"},
-        {{GATE_SOFTMAX_TOPK, 8, 2, 0, NAN, 0, 0, NULL, NULL, 0}, "gate: scale"},
-        {{GATE_SOFTMAX_TOPK, 8, 2, 0, 1, 0, 0, bias, NULL, 0}, "gate: only the sigmoid gate"},
-        {{GATE_SOFTMAX_TOPK, 8, 2, 0, 1, 2, 1, NULL, NULL, 0}, "gate: 2 groups, but only"},
-        {{GATE_SIGMOID, 8, 2, 0, 1, 3, 1, NULL, NULL, 0}, "gate: 3 groups do not divide 8"},
-        {{GATE_SIGMOID, 8, 2, 0, 1, 4, 5, NULL, NULL, 0}, "gate: the best 5 of 4 groups"},
-        {{GATE_SIGMOID, 8, 2, 0, 1, 4, 0, NULL, NULL, 0}, "gate: the best 0 of 4 groups"},
-        {{GATE_SIGMOID, 8, 3, 0, 1, 4, 1, NULL, NULL, 0}, "gate: 1 groups of 2 experts are"},
-        {{GATE_TABLE, 8, 1, 0, 1, 0, 0, NULL, NULL, 0}, "gate: a table gate needs its table"},
-        {{GATE_TABLE, 8, 1, 0, 1, 0, 0, NULL, table, 2}, "gate: the table names expert 9 of 8 "},
-        {{(enum gate_kind)7, 8, 1, 0, 1, 0, 0, NULL, NULL, 0}, "gate: unknown kind 7"},
+        {{GATE_SOFTMAX_TOPK, 0, 1, 0, 1, 0, 0, NULL, NULL, 0, 0, NULL}, "gate: 0 experts"},
+        {{GATE_SOFTMAX_TOPK, 5000, 1, 0, 1, 0, 0, NULL, NULL, 0, 0, NULL}, "gate: 5000 experts"},
+        {{GATE_SOFTMAX_TOPK, 8, 9, 0, 1, 0, 0, NULL, NULL, 0, 0, NULL}, "gate: top-9 of 8 experts"},
+        {{GATE_SOFTMAX_TOPK, 8, 0, 0, 1, 0, 0, NULL, NULL, 0, 0, NULL}, "gate: top-0 of 8 experts"},
+        {{GATE_SOFTMAX_TOPK, 200, 65, 0, 1, 0, 0, NULL, NULL, 0, 0, NULL}, "gate: top-65 of 200"},
+        {{GATE_SOFTMAX_TOPK, 8, 2, 0, 0, 0, 0, NULL, NULL, 0, 0, NULL}, "gate: scale 0"},
+        {{GATE_SOFTMAX_TOPK, 8, 2, 0, NAN, 0, 0, NULL, NULL, 0, 0, NULL}, "gate: scale"},
+        {{GATE_SOFTMAX_TOPK, 8, 2, 0, 1, 0, 0, bias, NULL, 0, 0, NULL},
+         "gate: only the sigmoid gate"},
+        {{GATE_SOFTMAX_TOPK, 8, 2, 0, 1, 2, 1, NULL, NULL, 0, 0, NULL}, "gate: 2 groups, but only"},
+        {{GATE_SIGMOID, 8, 2, 0, 1, 3, 1, NULL, NULL, 0, 0, NULL},
+         "gate: 3 groups do not divide 8"},
+        {{GATE_SIGMOID, 8, 2, 0, 1, 4, 5, NULL, NULL, 0, 0, NULL}, "gate: the best 5 of 4 groups"},
+        {{GATE_SIGMOID, 8, 2, 0, 1, 4, 0, NULL, NULL, 0, 0, NULL}, "gate: the best 0 of 4 groups"},
+        {{GATE_SIGMOID, 8, 3, 0, 1, 4, 1, NULL, NULL, 0, 0, NULL},
+         "gate: 1 groups of 2 experts are"},
+        {{GATE_TABLE, 8, 1, 0, 1, 0, 0, NULL, NULL, 0, 0, NULL},
+         "gate: a table gate needs its table"},
+        {{GATE_TABLE, 8, 1, 0, 1, 0, 0, NULL, table, 2, 0, NULL},
+         "gate: the table names expert 9 of 8 "},
+        {{(enum gate_kind)7, 8, 1, 0, 1, 0, 0, NULL, NULL, 0, 0, NULL}, "gate: unknown kind 7"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct err err = {0};
@@ -239,7 +276,7 @@ static void gate_check_refuses_what_cannot_work(void **state)
         err.text[strlen(cases[i].text)] = '\0';
         assert_string_equal(err.text, cases[i].text);
     }
-    struct gate_spec good = {GATE_SIGMOID, 8, 4, 1, 2.5f, 4, 2, bias, NULL, 0};
+    struct gate_spec good = {GATE_SIGMOID, 8, 4, 1, 2.5f, 4, 2, bias, NULL, 0, 0, NULL};
     assert_int_equal(gate_check(&good, NULL), 0);
 }
 
@@ -276,6 +313,7 @@ int main(void)
         cmocka_unit_test(sigmoid_groups_compete_by_their_two_best),
         cmocka_unit_test(sigmoid_losing_groups_never_win_with_negative_choices),
         cmocka_unit_test(table_looks_up_the_token),
+        cmocka_unit_test(a_domain_looks_up_its_own_row_and_group),
         cmocka_unit_test(nan_logits_give_valid_distinct_ids),
         cmocka_unit_test(random_rows_follow_the_formula),
         cmocka_unit_test(gate_check_refuses_what_cannot_work),
