@@ -17,6 +17,7 @@ static const struct command {
     {"run", cmd_run, "generate text with a model, its experts in workers"},
     {"serve", cmd_serve, "answer OpenAI's HTTP interface with a model"},
     {"worker", cmd_worker, "hold experts of a model and compute them for coordinators"},
+    {"chat", cmd_chat, "talk with a served model in the terminal"},
     {"inspect", cmd_inspect, "show what a checkpoint is and what a split would hold"},
     {"tokenize", cmd_tokenize, "turn text into token ids and back"},
     {"synth", cmd_synth, "write a checkpoint with random weights in a published shape"},

@@ -4,6 +4,8 @@
 #ifndef TOOLS_COMMANDS_H
 #define TOOLS_COMMANDS_H
 
+/* cmd_chat talks with an OpenAI-compatible server in the terminal. */
+int cmd_chat(int argc, char **argv);
 /* cmd_inspect prints what a checkpoint is. */
 int cmd_inspect(int argc, char **argv);
 /* cmd_synth writes a checkpoint with random weights in a published shape. */

@@ -9,7 +9,7 @@ import sys
 import unittest
 
 SIGMOE = ""
-COMMANDS = ["run", "serve", "worker", "inspect", "tokenize", "synth"]
+COMMANDS = ["run", "serve", "worker", "chat", "inspect", "tokenize", "synth"]
 
 
 def sigmoe(*args):
