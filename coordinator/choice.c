@@ -234,14 +234,14 @@ int choice_init(struct choice *c, struct choice_shared *shared, int index,
     if (params->n_top >= 0) {
         c->raw = malloc((size_t)shared->desc->vocab * sizeof *c->raw);
     }
-    if (params->prompt_logprobs && index == 0 && params->n_prompt > 1) {
-        c->prompt = calloc((size_t)params->n_prompt - 1, sizeof *c->prompt);
+    if (params->prompt_logprobs && index == 0) {
+        c->prompt = calloc((size_t)params->n_prompt, sizeof *c->prompt);
     }
     if (shared->grammar != NULL) {
         c->state = grammar_state_create(shared->grammar);
     }
     if ((params->n_top >= 0 && c->raw == NULL) || (shared->grammar != NULL && c->state == NULL) ||
-        (params->prompt_logprobs && index == 0 && params->n_prompt > 1 && c->prompt == NULL)) {
+        (params->prompt_logprobs && index == 0 && c->prompt == NULL)) {
         return err_set(err, ERR_NOMEM, "no memory for a request");
     }
     return 0;

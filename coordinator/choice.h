@@ -33,7 +33,7 @@ struct choice {
     struct stops stops;
     struct grammar_state *state;
     float *raw; /* [vocab] logits before penalties, when logprobs are asked for */
-    struct position_logprob *prompt; /* [n_prompt - 1], choice 0, when asked for */
+    struct position_logprob *prompt; /* [n_prompt], choice 0, when asked for */
 };
 
 int choice_init(struct choice *c, struct choice_shared *shared, int index,
