@@ -144,6 +144,16 @@ static int parse_size(struct opt_parse_state *s, const struct opt *o, const char
     return 0;
 }
 
+static int add_string(struct opt_parse_state *s, const struct opt *o, const char *text)
+{
+    struct opt_strs *list = o->value;
+    if (list->n == OPT_STRS_MAX)
+        return err_set(s->err, ERR_USAGE, "--%s is given more than %d times", o->name,
+                       OPT_STRS_MAX);
+    list->at[list->n++] = text;
+    return 0;
+}
+
 static int set_value(struct opt_parse_state *s, const struct opt *o, const char *text)
 {
     switch (o->kind) {
@@ -156,6 +166,8 @@ static int set_value(struct opt_parse_state *s, const struct opt *o, const char 
     case OPT_STR:
         *(const char **)o->value = text;
         return 0;
+    case OPT_STRS:
+        return add_string(s, o, text);
     case OPT_FLAG:
         *(int *)o->value = 1;
         return 0;

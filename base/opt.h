@@ -7,7 +7,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum opt_kind { OPT_FLAG, OPT_INT, OPT_FLOAT, OPT_STR, OPT_SIZE /* 64M, 2G; int64_t */ };
+enum opt_kind {
+    OPT_FLAG,
+    OPT_INT,
+    OPT_FLOAT,
+    OPT_STR,
+    OPT_SIZE, /* 64M, 2G; int64_t */
+    OPT_STRS  /* may be given many times; struct opt_strs */
+};
+
+#define OPT_STRS_MAX 64
+struct opt_strs {
+    const char *at[OPT_STRS_MAX];
+    int n;
+};
 
 struct opt {
     const char *name; /* long name without the dashes; NULL ends the table */

@@ -182,6 +182,25 @@ static void opt_parse_ids_reads_lists_and_ranges(void **state)
     assert_int_equal(out[0], 7);
 }
 
+static void opt_parse_gathers_an_option_given_many_times(void **state)
+{
+    (void)state;
+    struct opt_strs texts = {0};
+    struct err err = {0};
+    const struct opt opts[] = {{"text", 't', OPT_STRS, &texts, "FILE", "a text", 0, 0}, {0}};
+    const struct opt_command cmd = {"test", "sigmoe test", "About.", opts};
+    char word[] = "test", spelt[] = "--text=a", apart[] = "--text", b[] = "b", small[] = "-tc";
+    char *argv[] = {word, spelt, apart, b, small, NULL};
+    assert_int_equal(opt_parse(&cmd, 5, argv, NULL, NULL, &err), 0);
+    assert_int_equal(texts.n, 3);
+    assert_string_equal(texts.at[0], "a");
+    assert_string_equal(texts.at[1], "b");
+    assert_string_equal(texts.at[2], "c");
+    texts.n = OPT_STRS_MAX;
+    assert_int_equal(opt_parse(&cmd, 2, argv, NULL, NULL, &err), ERR_USAGE);
+    assert_string_equal(err.text, "--text is given more than 64 times");
+}
+
 static void opt_parse_ids_refuses_mistakes_in_words(void **state)
 {
     (void)state;
@@ -213,6 +232,7 @@ int main(void)
         cmocka_unit_test(opt_parse_reads_every_spelling),
         cmocka_unit_test(opt_parse_reads_sizes),
         cmocka_unit_test(opt_parse_refuses_mistakes_in_words),
+        cmocka_unit_test(opt_parse_gathers_an_option_given_many_times),
         cmocka_unit_test(opt_help_prints_one_aligned_page),
         cmocka_unit_test(opt_nearest_finds_small_slips_only),
         cmocka_unit_test(opt_parse_ids_reads_lists_and_ranges),
