@@ -20,6 +20,8 @@ static const struct command {
     {"chat", cmd_chat, "talk with a served model in the terminal"},
     {"inspect", cmd_inspect, "show what a checkpoint is and what a split would hold"},
     {"tokenize", cmd_tokenize, "turn text into token ids and back"},
+    {"upcycle", cmd_upcycle, "make a dense model sparse without changing its function"},
+    {"eval", cmd_eval, "measure how well a model predicts texts"},
     {"synth", cmd_synth, "write a checkpoint with random weights in a published shape"},
 };
 

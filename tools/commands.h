@@ -12,6 +12,10 @@ int cmd_inspect(int argc, char **argv);
 int cmd_synth(int argc, char **argv);
 /* cmd_tokenize turns text into token ids and back. */
 int cmd_tokenize(int argc, char **argv);
+/* cmd_upcycle makes a dense model sparse. */
+int cmd_upcycle(int argc, char **argv);
+/* cmd_eval measures how well a model predicts texts. */
+int cmd_eval(int argc, char **argv);
 /* version_print: version, compiler, instruction sets found, libraries; what a bug report needs. */
 void version_print(void);
 

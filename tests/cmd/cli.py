@@ -9,7 +9,9 @@ import sys
 import unittest
 
 SIGMOE = ""
-COMMANDS = ["run", "serve", "worker", "chat", "inspect", "tokenize", "synth"]
+COMMANDS = ["run", "serve", "worker", "chat", "inspect", "tokenize",
+            "upcycle", "eval",
+            "synth"]
 
 
 def sigmoe(*args):
