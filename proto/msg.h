@@ -21,7 +21,9 @@ enum msg_kind {
     MSG_REPLY,
     MSG_NOT_HELD,
     MSG_PING,
-    MSG_ERROR
+    MSG_ERROR,
+    MSG_ASSIGN,
+    MSG_ASSIGNED
 };
 
 /* Whose fault an Error is. */
@@ -83,6 +85,27 @@ struct msg_ping {
     uint64_t nonce, epoch;
     int reply, queued;
 };
+/* What a worker shall hold: bitmap as in Welcome. Without `drop` it loads what it lacks; with it, it
+ * also drops the rest. */
+struct msg_assign {
+    uint64_t plan;
+    int drop;
+    const uint8_t *held; /* points into the message's parse memory */
+    size_t held_bytes;
+};
+enum assign_state {
+    ASSIGN_NONE, /* never on the wire: nothing heard yet */
+    ASSIGN_LOADING,
+    ASSIGN_DONE,
+    ASSIGN_FAILED
+};
+/* How far a worker is with a plan. */
+struct msg_assigned {
+    uint64_t plan, epoch;
+    enum assign_state state;
+    int loaded, total;
+    char text[256]; /* why it failed */
+};
 struct msg_error {
     uint64_t call;
     enum wire_error code;
@@ -99,6 +122,8 @@ struct msg {
         struct msg_not_held not_held;
         struct msg_ping ping;
         struct msg_error error;
+        struct msg_assign assign;
+        struct msg_assigned assigned;
     } u;
     enum wire_error fault; /* set when msg_parse fails: the code of the Error to answer with */
     void *parsed;          /* private: the protobuf tree, freed by msg_free */
@@ -126,6 +151,9 @@ int msg_build_reply(struct frames *out, const struct msg_reply *m, struct wirebu
                     size_t rows_bytes);
 int msg_build_not_held(struct frames *out, const struct msg_not_held *m);
 int msg_build_ping(struct frames *out, const struct msg_ping *m);
+int msg_build_assign(struct frames *out, const struct msg_assign *m);
+/* The text is cut and made printable, as an Error's is. */
+int msg_build_assigned(struct frames *out, const struct msg_assigned *m);
 int msg_build_error(struct frames *out, uint64_t call, enum wire_error code, const char *text);
 
 #endif

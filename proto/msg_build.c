@@ -153,14 +153,48 @@ int msg_build_ping(struct frames *out, const struct msg_ping *m)
     return push_header(out, &header);
 }
 
+/* line_of: a text may quote what a user or a peer wrote; on the wire it is one printable line. */
+static void line_of(const char *text, char *out, size_t size)
+{
+    snprintf(out, size, "%s", text);
+    for (char *c = out; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f)
+            *c = '?';
+}
+
+int msg_build_assign(struct frames *out, const struct msg_assign *m)
+{
+    Sigmoe__Assign assign = SIGMOE__ASSIGN__INIT;
+    assign.plan = m->plan;
+    assign.drop = m->drop;
+    assign.held = (ProtobufCBinaryData){m->held_bytes, (uint8_t *)(uintptr_t)m->held};
+    Sigmoe__Header header = SIGMOE__HEADER__INIT;
+    header.kind_case = SIGMOE__HEADER__KIND_ASSIGN;
+    header.assign = &assign;
+    return push_header(out, &header);
+}
+
+int msg_build_assigned(struct frames *out, const struct msg_assigned *m)
+{
+    char text[sizeof(m->text)];
+    line_of(m->text, text, sizeof(text));
+    Sigmoe__Assigned assigned = SIGMOE__ASSIGNED__INIT;
+    assigned.plan = m->plan;
+    assigned.state = (uint32_t)m->state;
+    assigned.loaded = (uint32_t)m->loaded;
+    assigned.total = (uint32_t)m->total;
+    assigned.epoch = m->epoch;
+    assigned.text = text;
+    Sigmoe__Header header = SIGMOE__HEADER__INIT;
+    header.kind_case = SIGMOE__HEADER__KIND_ASSIGNED;
+    header.assigned = &assigned;
+    return push_header(out, &header);
+}
+
 int msg_build_error(struct frames *out, uint64_t call, enum wire_error code, const char *text)
 {
     char cut[sizeof(((struct msg_error *)0)->text)];
-    snprintf(cut, sizeof(cut), "%s", text);
-    /* The text may quote what a user or a peer wrote; on the wire it is one printable line. */
-    for (char *c = cut; *c; c++)
-        if ((unsigned char)*c < 0x20 || *c == 0x7f)
-            *c = '?';
+    line_of(text, cut, sizeof(cut));
     Sigmoe__Error error = SIGMOE__ERROR__INIT;
     error.call = call;
     error.code = (uint32_t)code;

@@ -165,22 +165,21 @@ static int parse_hello(struct parse *p, const Sigmoe__Hello *in)
 }
 
 /* check_held: one bit an expert, and none behind the last. */
-static int check_held(struct parse *p, const ProtobufCBinaryData *held)
+static int check_held(struct parse *p, const char *message, const ProtobufCBinaryData *held)
 {
     size_t max = (size_t)LIMIT_LAYERS * LIMIT_EXPERTS / 8;
     if (!p->shape) {
         if (held->len > max)
-            return bad(p, WIRE_MALFORMED, "Welcome.held has %zu bytes; at most %zu are allowed",
+            return bad(p, WIRE_MALFORMED, "%s.held has %zu bytes; at most %zu are allowed", message,
                        held->len, max);
         return 0;
     }
     size_t n_bit = (size_t)p->shape->n_layer * (size_t)p->shape->n_expert, want = (n_bit + 7) / 8;
     if (held->len != want)
-        return bad(p, WIRE_MALFORMED,
-                   "Welcome.held has %zu bytes; %d layers of %d experts need %zu", held->len,
-                   p->shape->n_layer, p->shape->n_expert, want);
+        return bad(p, WIRE_MALFORMED, "%s.held has %zu bytes; %d layers of %d experts need %zu",
+                   message, held->len, p->shape->n_layer, p->shape->n_expert, want);
     if (n_bit % 8 && held->data[want - 1] >> (n_bit % 8))
-        return bad(p, WIRE_MALFORMED, "Welcome.held has bits set behind the last expert");
+        return bad(p, WIRE_MALFORMED, "%s.held has bits set behind the last expert", message);
     return 0;
 }
 
@@ -200,7 +199,7 @@ static int parse_welcome(struct parse *p, const Sigmoe__Welcome *in)
     rc = rc ? rc : in_range(p, "Welcome.credits", in->credits, 1, LIMIT_CREDITS, &m->credits);
     rc = rc ? rc : in_range(p, "Welcome.row_limit", in->row_limit, 1, LIMIT_ROWS, &m->row_limit);
     rc = rc ? rc : in_range(p, "Welcome.threads", in->threads, 0, THREADS_MAX, &m->threads);
-    rc = rc ? rc : check_held(p, &in->held);
+    rc = rc ? rc : check_held(p, "Welcome", &in->held);
     m->held = in->held.data;
     m->held_bytes = in->held.len;
     return rc;
@@ -337,6 +336,35 @@ static int parse_error(struct parse *p, const Sigmoe__Error *in)
     return rc;
 }
 
+static int parse_assign(struct parse *p, const Sigmoe__Assign *in)
+{
+    struct msg_assign *m = &p->out->u.assign;
+    if (in->plan == 0)
+        return bad(p, WIRE_MALFORMED, "Assign.plan is 0; plans are counted from 1");
+    m->plan = in->plan;
+    m->drop = in->drop != 0;
+    m->held = in->held.data;
+    m->held_bytes = in->held.len;
+    int rc = check_n_frame(p, "Assign", 1);
+    return rc ? rc : check_held(p, "Assign", &in->held);
+}
+
+static int parse_assigned(struct parse *p, const Sigmoe__Assigned *in)
+{
+    struct msg_assigned *m = &p->out->u.assigned;
+    int state = 0, most = p->shape->n_layer * p->shape->n_expert;
+    if (in->plan == 0)
+        return bad(p, WIRE_MALFORMED, "Assigned.plan is 0; plans are counted from 1");
+    m->plan = in->plan;
+    m->epoch = in->epoch;
+    int rc = check_n_frame(p, "Assigned", 1);
+    rc = rc ? rc : in_range(p, "Assigned.state", in->state, ASSIGN_LOADING, ASSIGN_FAILED, &state);
+    m->state = (enum assign_state)state;
+    rc = rc ? rc : in_range(p, "Assigned.total", in->total, 0, most, &m->total);
+    rc = rc ? rc : in_range(p, "Assigned.loaded", in->loaded, 0, m->total, &m->loaded);
+    return rc ? rc : copy_text(p, "Assigned.text", in->text, m->text, sizeof(m->text));
+}
+
 /* ---- the envelope ---- */
 
 static uint64_t call_of(const Sigmoe__Header *h)
@@ -381,6 +409,12 @@ static int parse_kind(struct parse *p, const Sigmoe__Header *h)
     case SIGMOE__HEADER__KIND_ERROR:
         p->out->kind = MSG_ERROR;
         return parse_error(p, h->error);
+    case SIGMOE__HEADER__KIND_ASSIGN:
+        p->out->kind = MSG_ASSIGN;
+        return p->shape ? parse_assign(p, h->assign) : bad(p, WIRE_NO_HELLO, early, "Assign");
+    case SIGMOE__HEADER__KIND_ASSIGNED:
+        p->out->kind = MSG_ASSIGNED;
+        return p->shape ? parse_assigned(p, h->assigned) : bad(p, WIRE_NO_HELLO, early, "Assigned");
     default:
         return bad(p, WIRE_MALFORMED, "the header is of no kind this version knows");
     }
@@ -389,7 +423,7 @@ static int parse_kind(struct parse *p, const Sigmoe__Header *h)
 /* needs_memory: kinds whose struct points into the unpacked header. */
 static int needs_memory(enum msg_kind kind)
 {
-    return kind == MSG_WELCOME || kind == MSG_REQUEST || kind == MSG_NOT_HELD;
+    return kind == MSG_WELCOME || kind == MSG_REQUEST || kind == MSG_NOT_HELD || kind == MSG_ASSIGN;
 }
 
 int msg_parse(const struct frames *frames, const struct wire_shape *shape, struct msg *out,

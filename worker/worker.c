@@ -5,6 +5,7 @@
  *     on_message: parse -> Hello: check, know the peer, Welcome
  *                       -> ExpertRequest: credits, experts held -> queue
  *                       -> Ping: answer
+ *                       -> Assign: load and drop (assign.c), Assigned
  *                       -> anything else or malformed: Error, counted, a log line a second at most
  *     on_check:   queue -> batch_run -> replies
  *
@@ -169,12 +170,15 @@ static int dispatch(struct worker *w, const struct sock_peer *from, struct peer 
         return 0;
     case MSG_REQUEST:
         return on_request(w, peer, job);
+    case MSG_ASSIGN:
+        assign_take(w->assign, from, &job->msg.u.assign);
+        return 0;
     case MSG_ERROR:
         complain(w, peer_name(peer), job->msg.u.error.text);
         return 0;
     default:
         answer_error(w, from, 0, WIRE_MALFORMED,
-                     "a worker takes Hello, ExpertRequest and Ping, nothing else");
+                     "a worker takes Hello, ExpertRequest, Ping and Assign, nothing else");
         return 0;
     }
 }
@@ -306,6 +310,8 @@ static void settings_take(struct worker *w, const struct worker_config *config,
                             .row_limit = config->row_limit ? config->row_limit : ROW_LIMIT_DEFAULT,
                             .top_k = desc->top_k,
                             .dtype = precision_dtype(config->precision)};
+    w->precision = config->precision;
+    w->fixed = config->fixed;
     w->incarnation = incarnation_new();
     w->loop = loop;
     snprintf(w->name, sizeof(w->name), "%s", config->name ? config->name : config->listen);
@@ -354,6 +360,9 @@ static int open_all(struct worker *w, const struct worker_config *config, void *
     if (!config->name)
         snprintf(w->name, sizeof(w->name), "%s", sock_endpoint(w->sock));
     held_fill(w);
+    w->assign = assign_create(w);
+    if (!w->assign)
+        return err_set(err, ERR_NOMEM, "no memory for a worker's assignments");
     watch(w);
     return 0;
 }
@@ -384,6 +393,7 @@ void worker_destroy(struct worker *w)
     ev_check_stop(w->loop, &w->check);
     ev_idle_stop(w->loop, &w->idle);
     ev_timer_stop(w->loop, &w->reaper);
+    assign_destroy(w->assign);
     sock_close(w->sock);
     queue_destroy(w->queue);
     peers_destroy(w->peers);

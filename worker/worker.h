@@ -21,6 +21,7 @@ struct worker_config {
     int credits;           /* requests a coordinator may have outstanding; 0: 8 */
     int row_limit;         /* rows a request; 0: 4096 */
     const uint8_t *held;   /* [n_layer, n_expert] 0/1: what to load; NULL: everything */
+    int fixed;             /* coordinators may not change what is held */
 };
 
 /* worker_create binds, so that an occupied port is told at once, then loads the experts (progress

@@ -25,7 +25,7 @@
 struct worker_args {
     const char *model, *listen, *experts, *part, *placement, *domain, *precision, *name;
     int64_t threads, credits, row_limit, spin_us, ready_fd;
-    int insecure;
+    int insecure, fixed;
 };
 
 /* ---- which experts ---- */
@@ -57,7 +57,9 @@ static int hold_list(const struct worker_args *a, const struct model_desc *desc,
     if (!expert)
         return err_set(err, ERR_NOMEM, "no memory for a list of experts");
     int part = 0, n_part = 1, n;
-    if (a->experts)
+    if (a->experts && strcmp(a->experts, "none") == 0)
+        n = 0;
+    else if (a->experts)
         n = opt_parse_ids(a->experts, desc->n_expert, expert, desc->n_expert, err);
     else {
         n = part_parse(a->part, &part, &n_part, err);
@@ -145,7 +147,7 @@ static int args_parse(int argc, char **argv, struct worker_args *a, struct err *
          "(default " LISTEN_DEFAULT "; port 0: any that is free)",
          0, 0},
         {"experts", 'e', OPT_STR, &a->experts, "IDS",
-         "experts to hold in every sparse layer, as 0-15,32-47\n(default: all)", 0, 0},
+         "experts to hold in every sparse layer, as 0-15,32-47 or none\n(default: all)", 0, 0},
         {"part", 0, OPT_STR, &a->part, "I/N",
          "hold part I (from 0) of N equal parts of the experts", 0, 0},
         {"placement", 0, OPT_STR, &a->placement, "FILE",
@@ -164,6 +166,8 @@ static int args_parse(int argc, char **argv, struct worker_args *a, struct err *
          LIMIT_ROWS},
         {"spin-us", 0, OPT_INT, &a->spin_us, "N",
          "microseconds that waiting threads spin before they sleep (default 20)", 0, 1000000},
+        {"fixed", 0, OPT_FLAG, &a->fixed, NULL,
+         "let no coordinator change what this worker holds (sigmoe rebalance)", 0, 0},
         {"insecure", 0, OPT_FLAG, &a->insecure, NULL,
          "listen on an address that other hosts reach, without encryption", 0, 0},
         {"ready-fd", 0, OPT_INT, &a->ready_fd, "FD",
@@ -268,7 +272,8 @@ static int worker_main(const struct worker_args *a, struct err *err)
                                    .n_thread = (int)a->threads,
                                    .spin_us = (int)a->spin_us,
                                    .credits = (int)a->credits,
-                                   .row_limit = (int)a->row_limit};
+                                   .row_limit = (int)a->row_limit,
+                                   .fixed = a->fixed};
     mallopt(M_MMAP_THRESHOLD, MALLOC_KEEP_BYTES);
     mallopt(M_TRIM_THRESHOLD, 4 * MALLOC_KEEP_BYTES);
     int rc = precision_parse(a->precision, &config.precision, err);

@@ -1,10 +1,11 @@
 /* worker_state: what one worker is made of; private to worker.c (messages, loop, life), batch.c
- * (computing) and answer.c (sending). */
+ * (computing), assign.c (what it holds) and answer.c (sending). */
 #ifndef WORKER_WORKER_STATE_H
 #define WORKER_WORKER_STATE_H
 
 #include "proto/msg.h"
 #include "proto/sock.h"
+#include "worker/assign.h"
 #include "worker/peers.h"
 #include "worker/queue.h"
 #include "worker/worker.h"
@@ -27,6 +28,9 @@ struct worker {
     struct wirebuf_pool *bufs;
     struct peers *peers;
     struct queue *queue;
+    struct assign *assign;
+    enum precision precision;
+    int fixed; /* Assign is refused */
     struct compute_item *item; /* [n_item_max] */
     int n_item_max;
     uint8_t *held; /* bitmap of Welcome */

@@ -103,6 +103,12 @@ static int build(struct frames *out, const struct msg *m)
     case MSG_ERROR:
         rc = msg_build_error(out, m->u.error.call, m->u.error.code, m->u.error.text);
         break;
+    case MSG_ASSIGN:
+        rc = msg_build_assign(out, &m->u.assign);
+        break;
+    case MSG_ASSIGNED:
+        rc = msg_build_assigned(out, &m->u.assigned);
+        break;
     }
     wirebuf_pool_destroy(pool);
     return rc;

@@ -27,6 +27,8 @@ struct draft {
     Sigmoe__NotHeld not_held;
     Sigmoe__Ping ping;
     Sigmoe__Error error;
+    Sigmoe__Assign assign;
+    Sigmoe__Assigned assigned;
     uint8_t fingerprint[16], held[4];
     uint32_t expert[16], count[16];
     int32_t index[16];
@@ -44,6 +46,8 @@ static void draft_init(struct draft *d)
                         .not_held = SIGMOE__NOT_HELD__INIT,
                         .ping = SIGMOE__PING__INIT,
                         .error = SIGMOE__ERROR__INIT,
+                        .assign = SIGMOE__ASSIGN__INIT,
+                        .assigned = SIGMOE__ASSIGNED__INIT,
                         .expert = {0, 4, 9},
                         .count = {5, 1, 3},
                         .index = {0, 1, 2, 3, 4, 2, 4, 0, 1}};
@@ -56,7 +60,12 @@ static void draft_init(struct draft *d)
     d->hello.d_wire = 4;
     d->welcome.credits = 8;
     d->welcome.row_limit = 5;
-    d->welcome.held = (ProtobufCBinaryData){4, d->held}; /* 30 bits */
+    d->welcome.held = d->assign.held = (ProtobufCBinaryData){4, d->held}; /* 30 bits */
+    d->assign.plan = d->assigned.plan = 5;
+    d->assigned.state = ASSIGN_LOADING;
+    d->assigned.loaded = 2;
+    d->assigned.total = 3;
+    d->assigned.text = d->text;
     d->request.call = d->reply.call = d->not_held.call = 77;
     d->request.layer = d->reply.layer = d->not_held.layer = 2;
     d->request.dtype = d->reply.dtype = DTYPE_BF16;
@@ -75,7 +84,7 @@ static void draft_init(struct draft *d)
 static void draft_frames(struct draft *d, enum msg_kind kind, struct frames *f)
 {
     static const uint8_t zeros[256];
-    static const size_t n_frame[] = {0, 1, 1, 3, 2, 1, 1, 1};
+    static const size_t n_frame[] = {0, 1, 1, 3, 2, 1, 1, 1, 1, 1};
     uint8_t bytes[1024];
     d->header.kind_case = (Sigmoe__Header__KindCase)kind;
     switch (kind) {
@@ -99,6 +108,12 @@ static void draft_frames(struct draft *d, enum msg_kind kind, struct frames *f)
         break;
     case MSG_ERROR:
         d->header.error = &d->error;
+        break;
+    case MSG_ASSIGN:
+        d->header.assign = &d->assign;
+        break;
+    case MSG_ASSIGNED:
+        d->header.assigned = &d->assigned;
         break;
     }
     frames_init(f);
@@ -318,13 +333,31 @@ static void bad_small_messages_are_refused(void **state)
         memcpy(d->text, "\x1b[2J", 5));
 }
 
+static void bad_assignments_are_refused(void **state)
+{
+    (void)state;
+    BAD(MSG_ASSIGN, WIRE_MALFORMED, "Assign.plan is 0", d->assign.plan = 0);
+    BAD(MSG_ASSIGN, WIRE_MALFORMED, "Assign has 2 frames", d->n_frame = 2);
+    BAD(MSG_ASSIGN, WIRE_MALFORMED, "Assign.held has 3 bytes", d->assign.held.len = 3);
+    BAD(MSG_ASSIGN, WIRE_MALFORMED, "Assign.held has bits set behind", d->held[3] = 0x40);
+    BAD(MSG_ASSIGNED, WIRE_MALFORMED, "Assigned.plan is 0", d->assigned.plan = 0);
+    BAD(MSG_ASSIGNED, WIRE_MALFORMED, "Assigned has 2 frames", d->n_frame = 2);
+    BAD(MSG_ASSIGNED, WIRE_MALFORMED, "Assigned.state is 0", d->assigned.state = 0);
+    BAD(MSG_ASSIGNED, WIRE_MALFORMED, "Assigned.state is 4", d->assigned.state = 4);
+    BAD(MSG_ASSIGNED, WIRE_MALFORMED, "Assigned.total is 31", d->assigned.total = 31);
+    BAD(MSG_ASSIGNED, WIRE_MALFORMED, "Assigned.loaded is 4", d->assigned.loaded = 4);
+    BAD(MSG_ASSIGNED, WIRE_MALFORMED, "Assigned.text has 256 bytes", memset(d->text, 'e', 256));
+}
+
 static void what_needs_hello_is_refused_before_it(void **state)
 {
     (void)state;
-    static const enum msg_kind kinds[] = {MSG_REQUEST, MSG_REPLY, MSG_NOT_HELD};
+    static const enum msg_kind kinds[] = {MSG_REQUEST, MSG_REPLY, MSG_NOT_HELD, MSG_ASSIGN,
+                                          MSG_ASSIGNED};
     static const char *const words[] = {"ExpertRequest came before", "ExpertReply came before",
-                                        "NotHeld came before"};
-    for (int i = 0; i < 3; i++) {
+                                        "NotHeld came before", "Assign came before",
+                                        "Assigned came before"};
+    for (int i = 0; i < 5; i++) {
         struct draft d;
         draft_init(&d);
         refuse(&d, kinds[i], NULL, WIRE_NO_HELLO, words[i], __LINE__);
@@ -380,6 +413,7 @@ int main(void)
         cmocka_unit_test(rows_beyond_the_largest_frame_are_refused),
         cmocka_unit_test(bad_reply_is_refused),
         cmocka_unit_test(bad_small_messages_are_refused),
+        cmocka_unit_test(bad_assignments_are_refused),
         cmocka_unit_test(what_needs_hello_is_refused_before_it),
         cmocka_unit_test(bad_envelope_is_refused),
     };

@@ -211,6 +211,38 @@ static void small_messages_come_back(void **state)
     frames_close(&f);
 }
 
+static void assignments_come_back(void **state)
+{
+    (void)state;
+    static const struct wire_shape shape = {
+        .n_layer = 3, .n_expert = 10, .d_wire = 4, .row_limit = 5, .top_k = 2, .dtype = DTYPE_BF16};
+    static const uint8_t held[4] = {0x81, 0x42, 0x24, 0x18};
+    struct frames f;
+    struct msg m;
+    frames_init(&f);
+    struct msg_assign assign = {.plan = 7, .drop = 1, .held = held, .held_bytes = sizeof(held)};
+    assert_int_equal(msg_build_assign(&f, &assign), 0);
+    parse_ok(&f, &shape, &m);
+    assert_int_equal(m.kind, MSG_ASSIGN);
+    assert_int_equal(m.u.assign.plan, 7);
+    assert_int_equal(m.u.assign.drop, 1);
+    assert_memory_equal(m.u.assign.held, held, sizeof(held));
+    msg_free(&m);
+    frames_close(&f);
+    struct msg_assigned assigned = {
+        .plan = 7, .epoch = 9, .state = ASSIGN_FAILED, .loaded = 4, .total = 6, .text = "no\nmemory"};
+    assert_int_equal(msg_build_assigned(&f, &assigned), 0);
+    parse_ok(&f, &shape, &m);
+    assert_int_equal(m.kind, MSG_ASSIGNED);
+    assert_int_equal(m.u.assigned.epoch, 9);
+    assert_int_equal(m.u.assigned.state, ASSIGN_FAILED);
+    assert_int_equal(m.u.assigned.loaded, 4);
+    assert_int_equal(m.u.assigned.total, 6);
+    assert_string_equal(m.u.assigned.text, "no?memory");
+    msg_free(&m);
+    frames_close(&f);
+}
+
 static void builders_drop_what_they_took_when_they_fail(void **state)
 {
     (void)state;
@@ -262,6 +294,7 @@ int main(void)
         cmocka_unit_test(largest_welcome_comes_back),
         cmocka_unit_test(request_and_reply_come_back),
         cmocka_unit_test(small_messages_come_back),
+        cmocka_unit_test(assignments_come_back),
         cmocka_unit_test(builders_drop_what_they_took_when_they_fail),
         cmocka_unit_test(unknown_fields_are_skipped),
     };

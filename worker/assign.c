@@ -1,0 +1,225 @@
+/* assign: see assign.h. What is missing is loaded first, by the loader; what is too much is dropped
+ * after, on the loop, when no request that may use it is queued. So a plan that fails halfway has
+ * taken nothing away.
+ *
+ *     assign_take -> missing experts -> loader ... on_changed: held bits, epoch, Assigned
+ *                                              ... its end:    drop the rest, Assigned
+ *
+ * The answers go to the peer that sent the latest Assign of the plan. */
+#include "worker/assign.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "worker/loader.h"
+#include "worker/worker_state.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define REPORT_NS (200 * NS_PER_MS)
+
+struct assign {
+    struct worker *w;
+    struct loader *loader;
+    struct sock_peer asker;
+    uint64_t plan; /* 0: none yet */
+    int drop;
+    uint8_t *held; /* [w->held_bytes] */
+    enum assign_state state;
+    struct err err;
+    int n_seen; /* loaded experts whose bits are set */
+    int64_t reported_ns;
+};
+
+static int bit_get(const uint8_t *bits, size_t i)
+{
+    return bits[i / 8] >> (i % 8) & 1;
+}
+
+static void report(struct assign *a)
+{
+    struct loader_view view;
+    loader_view_get(a->loader, &view);
+    struct msg_assigned m = {.plan = a->plan,
+                             .epoch = a->w->epoch,
+                             .state = a->state,
+                             .loaded = view.loaded,
+                             .total = view.total};
+    snprintf(m.text, sizeof(m.text), "%s", a->err.text);
+    struct frames f;
+    frames_init(&f);
+    a->reported_ns = clock_now(&clock_real);
+    msg_build_assigned(&f, &m);
+    answer(a->w, &a->asker, &f);
+}
+
+/* Tells what is held from the set itself: derived, so it cannot drift. */
+static int refresh_held(struct worker *w)
+{
+    size_t n_expert = (size_t)w->shape.n_expert;
+    int changed = 0;
+    for (int layer = 0; layer < w->shape.n_layer; layer++)
+        for (int e = 0; e < w->shape.n_expert; e++) {
+            size_t bit = (size_t)layer * n_expert + (size_t)e;
+            int have = expert_set_get(w->set, layer, e) != NULL;
+            if (have == bit_get(w->held, bit))
+                continue;
+            w->held[bit / 8] = (uint8_t)(w->held[bit / 8] ^ 1u << bit % 8);
+            changed = 1;
+        }
+    if (changed)
+        w->epoch++;
+    return changed;
+}
+
+/* What was asked for and is not wanted any more goes; requests that came before are answered
+ * first. Returns how many went. */
+static int drop_rest(struct assign *a)
+{
+    struct worker *w = a->w;
+    int n = 0;
+    while (queue_count(w->queue))
+        batch_run(w);
+    for (int layer = 0; layer < w->shape.n_layer; layer++)
+        for (int e = 0; e < w->shape.n_expert; e++)
+            if (!bit_get(a->held, (size_t)layer * (size_t)w->shape.n_expert + (size_t)e) &&
+                expert_set_get(w->set, layer, e)) {
+                expert_set_drop(w->set, layer, e);
+                n++;
+            }
+    return n;
+}
+
+static void finish(struct assign *a, const struct loader_view *view)
+{
+    loader_stop(a->loader);
+    a->err = view->err;
+    a->state = view->err.code ? ASSIGN_FAILED : ASSIGN_DONE;
+    int dropped = a->state == ASSIGN_DONE && a->drop ? drop_rest(a) : 0;
+    refresh_held(a->w);
+    if (a->err.code)
+        log_warn("worker", "%s: plan %llu failed after %d of %d experts: %s", a->w->name,
+                 (unsigned long long)a->plan, view->loaded, view->total, a->err.text);
+    else
+        log_info("worker", "%s: plan %llu done: %d experts loaded, %d dropped, %d held", a->w->name,
+                 (unsigned long long)a->plan, view->loaded, dropped, expert_set_count(a->w->set));
+    report(a);
+}
+
+static void on_changed(void *user)
+{
+    struct assign *a = user;
+    struct loader_view view;
+    if (a->state != ASSIGN_LOADING)
+        return;
+    loader_view_get(a->loader, &view);
+    if (!view.running) {
+        finish(a, &view);
+        return;
+    }
+    if (view.loaded > a->n_seen) {
+        a->n_seen = view.loaded;
+        refresh_held(a->w);
+    }
+    if (clock_now(&clock_real) - a->reported_ns >= REPORT_NS)
+        report(a);
+}
+
+struct assign *assign_create(struct worker *w)
+{
+    struct assign *a = calloc(1, sizeof(*a));
+    if (a) {
+        a->w = w;
+        a->held = calloc(1, w->held_bytes);
+        a->loader = a->held ? loader_create(w->set, w->loop, on_changed, a) : NULL;
+    }
+    if (a && !a->loader) {
+        assign_destroy(a);
+        a = NULL;
+    }
+    return a;
+}
+
+void assign_destroy(struct assign *a)
+{
+    if (!a)
+        return;
+    loader_destroy(a->loader);
+    free(a->held);
+    free(a);
+}
+
+/* missing lists (layer, expert) of what is asked for and not held, in the order of the layers; a
+ * bit in a dense layer cannot be held. The list is the caller's to free. */
+static int missing(const struct assign *a, int32_t (**out)[2], int *n, struct err *err)
+{
+    const struct worker *w = a->w;
+    size_t room = (size_t)w->shape.n_layer * (size_t)w->shape.n_expert;
+    int32_t(*item)[2] = malloc(room * sizeof(*item));
+    if (!item)
+        return err_set(err, ERR_NOMEM, "no memory to list %zu experts", room);
+    *n = 0;
+    for (int layer = 0; layer < w->shape.n_layer; layer++)
+        for (int e = 0; e < w->shape.n_expert; e++) {
+            if (!bit_get(a->held, (size_t)layer * (size_t)w->shape.n_expert + (size_t)e) ||
+                expert_set_get(w->set, layer, e))
+                continue;
+            if (!w->model->desc.layer[layer].sparse) {
+                free(item);
+                return err_set(err, ERR_USAGE, "layer %d is dense: it has no expert %d to hold",
+                               layer, e);
+            }
+            item[*n][0] = layer;
+            item[(*n)++][1] = e;
+        }
+    *out = item;
+    return 0;
+}
+
+static int begin(struct assign *a, struct err *err)
+{
+    int32_t(*item)[2] = NULL;
+    int n = 0;
+    if (a->w->fixed)
+        return err_set(err, ERR_USAGE,
+                       "this worker's experts are fixed; start it without --fixed to let "
+                       "coordinators move them");
+    int rc = missing(a, &item, &n, err);
+    if (rc)
+        return rc;
+    uint64_t bytes = (uint64_t)n * weights_expert_bytes(&a->w->model->desc, a->w->precision);
+    rc = memory_check(bytes, "the experts", "assign fewer to this worker", err);
+    rc = rc ? rc : loader_order(a->loader, (const int32_t(*)[2])item, n, err);
+    free(item);
+    return rc;
+}
+
+void assign_take(struct assign *a, const struct sock_peer *from, const struct msg_assign *m)
+{
+    int same = m->plan == a->plan && m->drop == a->drop &&
+               memcmp(m->held, a->held, a->w->held_bytes) == 0;
+    a->asker = *from;
+    if (same && a->state != ASSIGN_FAILED) {
+        report(a);
+        return;
+    }
+    loader_stop(a->loader);
+    refresh_held(a->w);
+    a->plan = m->plan;
+    a->drop = m->drop;
+    memcpy(a->held, m->held, a->w->held_bytes);
+    a->n_seen = 0;
+    err_clear(&a->err);
+    a->state = ASSIGN_LOADING;
+    struct loader_view view = {0};
+    if (begin(a, &view.err)) {
+        finish(a, &view);
+        return;
+    }
+    loader_view_get(a->loader, &view);
+    if (view.running)
+        report(a);
+    else
+        finish(a, &view);
+}
