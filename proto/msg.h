@@ -85,8 +85,8 @@ struct msg_ping {
     uint64_t nonce, epoch;
     int reply, queued;
 };
-/* What a worker shall hold: bitmap as in Welcome. Without `drop` it loads what it lacks; with it, it
- * also drops the rest. */
+/* What a worker shall hold: bitmap as in Welcome. Without `drop` it loads what it lacks; with it,
+ * it also drops the rest. */
 struct msg_assign {
     uint64_t plan;
     int drop;

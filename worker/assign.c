@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "model/pack_job.h"
 #include "worker/loader.h"
 #include "worker/worker_state.h"
 
@@ -46,7 +47,7 @@ static void report(struct assign *a)
                              .state = a->state,
                              .loaded = view.loaded,
                              .total = view.total};
-    snprintf(m.text, sizeof(m.text), "%s", a->err.text);
+    snprintf(m.text, sizeof(m.text), "%.*s", (int)sizeof(m.text) - 1, a->err.text);
     struct frames f;
     frames_init(&f);
     a->reported_ns = clock_now(&clock_real);
@@ -197,8 +198,8 @@ static int begin(struct assign *a, struct err *err)
 
 void assign_take(struct assign *a, const struct sock_peer *from, const struct msg_assign *m)
 {
-    int same = m->plan == a->plan && m->drop == a->drop &&
-               memcmp(m->held, a->held, a->w->held_bytes) == 0;
+    int same =
+        m->plan == a->plan && m->drop == a->drop && memcmp(m->held, a->held, a->w->held_bytes) == 0;
     a->asker = *from;
     if (same && a->state != ASSIGN_FAILED) {
         report(a);

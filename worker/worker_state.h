@@ -30,7 +30,7 @@ struct worker {
     struct queue *queue;
     struct assign *assign;
     enum precision precision;
-    int fixed; /* Assign is refused */
+    int fixed;                 /* Assign is refused */
     struct compute_item *item; /* [n_item_max] */
     int n_item_max;
     uint8_t *held; /* bitmap of Welcome */

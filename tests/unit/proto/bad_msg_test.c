@@ -158,7 +158,7 @@ static void refuse(struct draft *d, enum msg_kind kind, const struct wire_shape 
 static void drafts_are_good_before_they_are_changed(void **state)
 {
     (void)state;
-    for (enum msg_kind kind = MSG_HELLO; kind <= MSG_ERROR; kind++) {
+    for (enum msg_kind kind = MSG_HELLO; kind <= MSG_ASSIGNED; kind++) {
         struct draft d;
         struct frames f;
         struct msg m;
@@ -395,7 +395,7 @@ static void bad_envelope_is_refused(void **state)
     refuse_header("\xff\xff\xff", 3, "is no protobuf", __LINE__);
     refuse_header("\x0a\x7f", 2, "is no protobuf", __LINE__);     /* a length beyond the end */
     refuse_header("\x1a\x02\x08", 3, "is no protobuf", __LINE__); /* a message cut short */
-    refuse_header("\x40\x01", 2, "of no kind", __LINE__);         /* only a field of later times */
+    refuse_header("\x78\x01", 2, "of no kind", __LINE__);         /* only a field of later times */
     /* A list that unpacks to far more than its bytes: 2 bytes a field become a record each. */
     for (size_t i = 0; i + 1 < LIMIT_HEADER_BYTES; i += 2)
         memcpy(big + i, "\x7a\x00", 2);

@@ -214,8 +214,6 @@ static void small_messages_come_back(void **state)
 static void assignments_come_back(void **state)
 {
     (void)state;
-    static const struct wire_shape shape = {
-        .n_layer = 3, .n_expert = 10, .d_wire = 4, .row_limit = 5, .top_k = 2, .dtype = DTYPE_BF16};
     static const uint8_t held[4] = {0x81, 0x42, 0x24, 0x18};
     struct frames f;
     struct msg m;
@@ -229,8 +227,12 @@ static void assignments_come_back(void **state)
     assert_memory_equal(m.u.assign.held, held, sizeof(held));
     msg_free(&m);
     frames_close(&f);
-    struct msg_assigned assigned = {
-        .plan = 7, .epoch = 9, .state = ASSIGN_FAILED, .loaded = 4, .total = 6, .text = "no\nmemory"};
+    struct msg_assigned assigned = {.plan = 7,
+                                    .epoch = 9,
+                                    .state = ASSIGN_FAILED,
+                                    .loaded = 4,
+                                    .total = 6,
+                                    .text = "no\nmemory"};
     assert_int_equal(msg_build_assigned(&f, &assigned), 0);
     parse_ok(&f, &shape, &m);
     assert_int_equal(m.kind, MSG_ASSIGNED);
