@@ -185,6 +185,46 @@ int pool_connect(struct pool *pool, const char *const *endpoint, int n, struct e
     return 0;
 }
 
+int pool_add(struct pool *pool, const char *endpoint, int *worker, struct err *err)
+{
+    for (int i = 0; i < pool->n_link; i++) {
+        struct link *l = pool->link[i];
+        if (strcmp(l->endpoint, endpoint) != 0) {
+            continue;
+        }
+        if (!l->retired) {
+            return err_set(err, ERR_USAGE, "worker %s at %s is here already", l->name, endpoint);
+        }
+        *worker = i;
+        l->retired = 0;
+        l->n_retry = 0;
+        err_clear(&l->refusal);
+        int rc = link_open(pool, l, err);
+        l->retired = rc != 0;
+        return rc;
+    }
+    int n = pool->n_link, rc = add_link(pool, endpoint, err);
+    if (rc && pool->n_link > n) {
+        pool->link[n]->retired = 1; /* it could not even be opened */
+    }
+    *worker = n;
+    return rc;
+}
+
+void pool_retire(struct pool *pool, int worker)
+{
+    struct link *l = pool->link[worker];
+    if (l->retired) {
+        return;
+    }
+    pool_unassign(pool, worker);
+    if (l->state != LINK_DOWN) {
+        link_leave(pool, l, "it is drained");
+    }
+    l->retired = 1;
+    pool_settle(pool);
+}
+
 /* ---- messages in ---- */
 
 /* Takes an answered call off the link: its credit and its load are free again. */
@@ -325,8 +365,12 @@ static void on_message(struct pool *pool, struct link *l, struct frames *f)
     case MSG_ERROR:
         on_error(pool, l, &m.u.error, ping_open);
         break;
+    case MSG_ASSIGNED:
+        link_on_assigned(pool, l, &m.u.assigned);
+        break;
     case MSG_HELLO:
     case MSG_REQUEST:
+    case MSG_ASSIGN:
         l->failures++;
         log_warn("pool", "worker %s (%s) sends what only a coordinator may; it is dropped", l->name,
                  l->endpoint);
@@ -426,6 +470,7 @@ void pool_worker_info_get(const struct pool *pool, int worker, struct pool_worke
     *out = (struct pool_worker_info){.alive = link_member(l),
                                      .outstanding = l->sent.n,
                                      .n_held = l->n_held,
+                                     .retired = l->retired,
                                      .calls = l->calls,
                                      .failures = l->failures,
                                      .assignments = l->assignments,

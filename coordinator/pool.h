@@ -113,9 +113,35 @@ int pool_wait(struct pool *pool, int64_t until_ns);
  * done: it is given up, and late answers are dropped. */
 void dispatch_release(struct pool *pool, struct dispatch *d);
 
+/* ---- changing who holds what, while serving (coordinator/rebalance.h drives it) ---- */
+
+/* pool_add makes a link to one more worker and returns at once; it joins when it is welcomed.
+ * *worker is its index. ERR_USAGE: the endpoint is known already and not retired. */
+int pool_add(struct pool *pool, const char *endpoint, int *worker, struct err *err);
+/* pool_retire: the worker leaves the placement for good, its calls are planned again, its
+ * connection closes. pool_add brings it back. */
+void pool_retire(struct pool *pool, int worker);
+/* pool_target: from now on only copies that `target` names are planned for (the next dispatch is
+ * the first), as far as their workers hold them; an expert with no such copy goes to whoever holds
+ * it. NULL: all copies. Workers of `target` are indices of this pool; it is copied. */
+int pool_target(struct pool *pool, const struct placement *target, struct err *err);
+/* pool_epoch_out: the oldest epoch that a call still out was planned in; the current one when none
+ * is. */
+uint64_t pool_epoch_out(const struct pool *pool);
+/* pool_held: does the worker say that it holds it? */
+int pool_held(const struct pool *pool, int worker, int layer, int expert);
+/* pool_assign tells a worker what to hold (bitmap as in Welcome; copied) and says it again until it
+ * is answered, over reconnections too. One plan a worker at a time: a new one replaces it. */
+int pool_assign(struct pool *pool, int worker, uint64_t plan, const uint8_t *held, int drop,
+                struct err *err);
+/* pool_assigned: the last that was heard of the worker's plan; state ASSIGN_NONE: nothing yet. */
+const struct msg_assigned *pool_assigned(const struct pool *pool, int worker);
+/* pool_unassign: forget the plan, say nothing more of it. */
+void pool_unassign(struct pool *pool, int worker);
+
 struct pool_worker_info {
     char name[LIMIT_NAME_BYTES], endpoint[LIMIT_NAME_BYTES], numerics[32];
-    int alive, outstanding, n_held;
+    int alive, outstanding, n_held, retired;
     uint64_t calls, failures, assignments;
     uint64_t answered;                   /* slots it has sent rows for */
     uint64_t bytes_sent, bytes_received; /* of requests to it and replies from it */

@@ -175,7 +175,7 @@ struct wirebuf *call_gather(struct pool *pool, const struct call *c)
 void call_request(const struct pool *pool, const struct call *c, struct msg_request *out)
 {
     *out = (struct msg_request){.call = c->id,
-                                .epoch = placement_epoch(pool->table),
+                                .epoch = c->epoch,
                                 .layer = c->layer,
                                 .batch = c->dispatch->d->batch,
                                 .n_row = c->n_row,

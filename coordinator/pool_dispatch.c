@@ -248,6 +248,7 @@ static void hand_out(struct pool *pool, struct dispatch_state *ds, struct call_l
 {
     ds->n_open += remote->n + local->n;
     for (struct call *c; (c = call_list_pop(remote));) {
+        c->epoch = placement_epoch(pool->table);
         struct link *l = pool->link[c->worker];
         pool->load[c->worker] += c->n_assign;
         l->assignments += (uint64_t)c->n_assign;

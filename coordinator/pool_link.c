@@ -29,7 +29,7 @@ static void copy_text(char *to, size_t size, const char *from)
     snprintf(to, size, "%s", from);
 }
 
-static size_t held_bytes(const struct pool *pool)
+size_t pool_held_bytes(const struct pool *pool)
 {
     return ((size_t)pool->shape.n_layer * (size_t)pool->shape.n_expert + 7) / 8;
 }
@@ -37,14 +37,14 @@ static size_t held_bytes(const struct pool *pool)
 int link_create(struct pool *pool, const char *endpoint, struct link **out, struct err *err)
 {
     struct link *l = calloc(1, sizeof(*l));
-    if (!l || !(l->held = calloc(1, held_bytes(pool))) ||
+    if (!l || !(l->held = calloc(1, pool_held_bytes(pool))) ||
         !(l->by_layer = calloc((size_t)pool->shape.n_layer, sizeof(*l->by_layer)))) {
         if (l) {
             free(l->held);
         }
         free(l);
         return err_set(err, ERR_NOMEM, "no memory for a worker's table of %zu bytes",
-                       held_bytes(pool));
+                       pool_held_bytes(pool));
     }
     copy_text(l->endpoint, sizeof(l->endpoint), endpoint);
     copy_text(l->name, sizeof(l->name), endpoint);
@@ -64,6 +64,8 @@ void link_destroy(struct pool *pool, struct link *l)
     }
     free(l->by_layer);
     free(l->held);
+    free(l->target);
+    free(l->plan_held);
     free(l);
 }
 
@@ -77,9 +79,7 @@ static uint64_t fresh_incarnation(struct pool *pool)
     return (uint64_t)word[0] << 32 | word[1];
 }
 
-/* Sends what is small and may be said again: frames are released whatever happens. A transport that
- * is gone takes the link down. */
-static int send_control(struct pool *pool, struct link *l, struct frames *f)
+int link_send_control(struct pool *pool, struct link *l, struct frames *f)
 {
     struct transport *t = pool->config.transport;
     int rc = t->send(t->self, l->index, f);
@@ -108,7 +108,7 @@ static void say_hello(struct pool *pool, struct link *l, int64_t now)
     struct frames f;
     frames_init(&f);
     l->hello_ns = now + (pool->connecting ? REFUSED_AGAIN_NS : REFUSED_IDLE_NS);
-    if (msg_build_hello(&f, &m) == 0 && send_control(pool, l, &f) == 0) {
+    if (msg_build_hello(&f, &m) == 0 && link_send_control(pool, l, &f) == 0) {
         l->hello_ns = now + HELLO_REPEAT_NS;
     }
 }
@@ -237,12 +237,12 @@ static int welcome_check(const struct pool *pool, const struct link *l, const st
                        "coordinator's --precision",
                        w->name, l->endpoint, dtype_name(w->dtype), dtype_name(pool->shape.dtype));
     }
-    if (w->credits < 1 || w->row_limit < 1 || w->held_bytes != held_bytes(pool)) {
+    if (w->credits < 1 || w->row_limit < 1 || w->held_bytes != pool_held_bytes(pool)) {
         return err_set(err, ERR_NET,
                        "worker %s at %s welcomes with %d credits, %d rows a request and a table of "
                        "%zu bytes; needed are at least 1, 1 and just %zu",
                        w->name, l->endpoint, w->credits, w->row_limit, w->held_bytes,
-                       held_bytes(pool));
+                       pool_held_bytes(pool));
     }
     return 0;
 }
@@ -300,6 +300,9 @@ void link_on_welcome(struct pool *pool, struct link *l, const struct msg_welcome
     l->refused_ns = 0;
     err_clear(&l->refusal);
     take_held(pool, l, w);
+    if (l->plan) {
+        l->plan_ns = l->plan_ns ? l->plan_ns : pool_now(pool); /* what was under way may be lost */
+    }
     if (pool->connecting || same) {
         return;
     }
@@ -334,7 +337,15 @@ static void answer_ping(struct pool *pool, struct link *l, uint64_t nonce)
     struct frames f;
     frames_init(&f);
     if (msg_build_ping(&f, &m) == 0) {
-        send_control(pool, l, &f);
+        link_send_control(pool, l, &f);
+    }
+}
+
+void link_on_epoch(struct pool *pool, struct link *l, uint64_t epoch)
+{
+    if (l->state == LINK_UP && epoch != l->peer_epoch) {
+        l->peer_epoch = epoch;
+        say_hello(pool, l, pool_now(pool));
     }
 }
 
@@ -344,11 +355,7 @@ void link_on_ping(struct pool *pool, struct link *l, const struct msg_ping *p)
         answer_ping(pool, l, p->nonce);
     } else if (l->state == LINK_UP) {
         find_lost(pool, l, p);
-        if (p->epoch != l->peer_epoch) {
-            /* It loaded or dropped experts since: a new Welcome has the new table. */
-            l->peer_epoch = p->epoch;
-            say_hello(pool, l, pool_now(pool));
-        }
+        link_on_epoch(pool, l, p->epoch);
     }
 }
 
@@ -404,7 +411,7 @@ static void say_ping(struct pool *pool, struct link *l, int64_t now)
     frames_init(&f);
     l->pinged_ns = pool_now(pool);
     l->ping_nonce = m.nonce;
-    if (msg_build_ping(&f, &m) == 0 && send_control(pool, l, &f) == 0 && !l->ping_open_ns) {
+    if (msg_build_ping(&f, &m) == 0 && link_send_control(pool, l, &f) == 0 && !l->ping_open_ns) {
         l->ping_open_ns = now;
     }
 }
@@ -472,6 +479,9 @@ static void tick_greeting(struct pool *pool, struct link *l, int64_t now)
 
 void link_tick(struct pool *pool, struct link *l, int64_t now)
 {
+    if (l->retired) {
+        return;
+    }
     if (l->state == LINK_DOWN) {
         if (now >= l->retry_ns && link_open(pool, l, NULL)) {
             retry_later(pool, l);
@@ -480,6 +490,7 @@ void link_tick(struct pool *pool, struct link *l, int64_t now)
         if (now >= ping_due(pool, l)) {
             say_ping(pool, l, now);
         }
+        link_assign_tick(pool, l, now);
         if (l->state != LINK_UP || overdue(pool, l, now) || silent(pool, l, now)) {
             return;
         }
@@ -492,6 +503,9 @@ void link_tick(struct pool *pool, struct link *l, int64_t now)
 int64_t link_timer(const struct pool *pool, const struct link *l, int64_t now)
 {
     const struct pool_config *config = &pool->config;
+    if (l->retired) {
+        return INT64_MAX;
+    }
     if (l->state == LINK_DOWN) {
         return l->retry_ns;
     }
@@ -500,7 +514,7 @@ int64_t link_timer(const struct pool *pool, const struct link *l, int64_t now)
                         l->greet_ns +
                             (l->state == LINK_HELLO ? REOPEN_NS : config->ping_timeout_ns));
     }
-    int64_t at = ping_due(pool, l);
+    int64_t at = earliest(ping_due(pool, l), link_assign_due(l));
     if (l->ping_open_ns) {
         at = earliest(at, l->ping_open_ns + config->ping_timeout_ns);
     }

@@ -3,6 +3,7 @@
  *   pool.c           life, messages in, time, questions
  *   pool_link.c      one worker's connection: Hello, Welcome, Ping, leaving and coming back
  *   pool_table.c     the placement made from what the welcomed workers hold
+ *   pool_assign.c    what workers are told to hold, and which copies are planned for
  *   pool_call.c      one request: rows gathered, built, sent, answered
  *   pool_dispatch.c  one micro-batch's layer: planned, planned again, computed here, finished
  *
@@ -30,6 +31,7 @@ struct call {
     struct call *next;
     struct dispatch_state *dispatch; /* NULL: abandoned, an answer only gives the credit back */
     uint64_t id;                     /* fresh at each sending */
+    uint64_t epoch;                  /* of the table it was planned over */
     int worker, layer, n_row, n_seg, n_assign;
     int32_t *row;                     /* [n_row] rows of the micro-batch */
     int32_t *slot, *row_index;        /* [n_assign] */
@@ -63,6 +65,14 @@ struct link {
     int64_t retry_ns;     /* next opening when down */
     int n_retry;
     struct err refusal; /* what the worker, or we, object to; code 0: nothing */
+    int retired;        /* stays down */
+    uint8_t *target;    /* bitmap of the copies that may be planned for; see pool.targeted */
+    /* What it was told to hold; plan 0: nothing. */
+    uint64_t plan;
+    uint8_t *plan_held;
+    int plan_drop;
+    int64_t plan_ns; /* when it is said again; 0: it is answered */
+    struct msg_assigned assigned;
     uint64_t calls, failures, assignments;
     uint64_t answered, bytes_sent, bytes_received;
     uint64_t *by_layer; /* [n_layer] of `answered` */
@@ -87,6 +97,7 @@ struct pool {
     int n_link;
     int32_t *load; /* [n_link] assignments outstanding */
     int connecting;
+    int targeted; /* links' targets hold */
     struct placement *table;
     struct placement
         *everything;    /* all experts at worker 0: plans what is computed here; or NULL */
@@ -120,6 +131,9 @@ void link_leave(struct pool *pool, struct link *l, const char *why);
 void link_forgotten(struct pool *pool, struct link *l);
 void link_on_welcome(struct pool *pool, struct link *l, const struct msg_welcome *w);
 void link_on_ping(struct pool *pool, struct link *l, const struct msg_ping *p);
+/* link_on_epoch: the worker's table has this epoch; when that is news, it loaded or dropped experts
+ * and a new Welcome will say which. */
+void link_on_epoch(struct pool *pool, struct link *l, uint64_t epoch);
 /* link_on_refusal: an Error that answers Hello. */
 void link_on_refusal(struct pool *pool, struct link *l, const struct msg_error *e);
 void link_log_joined(const struct pool *pool, const struct link *l);
@@ -132,6 +146,16 @@ static inline int link_member(const struct link *l)
 {
     return l->state == LINK_UP || l->state == LINK_FORGOTTEN;
 }
+
+/* Assignments. */
+void link_on_assigned(struct pool *pool, struct link *l, const struct msg_assigned *m);
+/* link_assign_tick says the plan (again) when that is due; link_assign_due says when. */
+void link_assign_tick(struct pool *pool, struct link *l, int64_t now);
+int64_t link_assign_due(const struct link *l);
+/* link_send_control sends what is small and may be said again: frames are released whatever
+ * happens. A transport that is gone takes the link down. */
+int link_send_control(struct pool *pool, struct link *l, struct frames *f);
+size_t pool_held_bytes(const struct pool *pool);
 
 /* The table. */
 int table_rebuild(struct pool *pool, struct err *err);

@@ -4,7 +4,11 @@
  *
  * Replicas of an expert stay within one numerics class, this coordinator's own if anyone has it:
  * two classes of holders would make the bits depend on who happened to be free. Holders of another
- * class are listed only where nobody of the class is left. */
+ * class are listed only where nobody of the class is left.
+ *
+ * While a target is set (pool_target) only its copies count; an expert that would then have no
+ * holder goes to one that holds it all the same: wrong placement is slow, a missing expert is
+ * slower. */
 #include "coordinator/pool_state.h"
 
 #include <string.h>
@@ -12,6 +16,12 @@
 static int holds(const struct link *l, size_t bit)
 {
     return l->held[bit / 8] >> (bit % 8) & 1;
+}
+
+/* May this copy be planned for? */
+static int targeted(const struct pool *pool, const struct link *l, size_t bit)
+{
+    return !pool->targeted || (l->target && l->target[bit / 8] >> (bit % 8) & 1);
 }
 
 static int same_class(const struct pool *pool, const struct link *l)
@@ -30,13 +40,19 @@ static int fits_holders(const struct pool *pool, const struct placement *table, 
     return strcmp(pool->link[holder[0]]->numerics, l->numerics) == 0;
 }
 
+/* `rest`: copies beside the target, of experts that no copy of the target is there for. */
 static int add_worker(const struct pool *pool, struct placement *table, const struct link *l,
-                      struct err *err)
+                      int rest, struct err *err)
 {
+    const int32_t *holder;
     for (int layer = 0; layer < pool->shape.n_layer; layer++) {
         for (int expert = 0; expert < pool->shape.n_expert; expert++) {
             size_t bit = (size_t)layer * (size_t)pool->shape.n_expert + (size_t)expert;
-            if (!holds(l, bit) || !fits_holders(pool, table, layer, expert, l)) {
+            if (!holds(l, bit) || targeted(pool, l, bit) == rest) {
+                continue;
+            }
+            int n = placement_holders(table, layer, expert, &holder);
+            if (rest ? n > 0 : !fits_holders(pool, table, layer, expert, l)) {
                 continue;
             }
             int rc = placement_add(table, layer, expert, l->index, err);
@@ -51,13 +67,13 @@ static int add_worker(const struct pool *pool, struct placement *table, const st
 /* Workers of the coordinator's class are added first, so that fits_holders prefers them. */
 static int add_workers(const struct pool *pool, struct placement *table, struct err *err)
 {
-    for (int pass = 0; pass < 2; pass++) {
+    for (int pass = 0; pass < (pool->targeted ? 4 : 2); pass++) {
         for (int i = 0; i < pool->n_link; i++) {
             const struct link *l = pool->link[i];
-            if (!link_member(l) || same_class(pool, l) != (pass == 0)) {
+            if (!link_member(l) || same_class(pool, l) != (pass % 2 == 0)) {
                 continue;
             }
-            int rc = add_worker(pool, table, l, err);
+            int rc = add_worker(pool, table, l, pass >= 2, err);
             if (rc) {
                 return rc;
             }
