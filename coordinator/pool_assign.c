@@ -60,7 +60,8 @@ int pool_target(struct pool *pool, const struct placement *target, struct err *e
 {
     if (target && (placement_n_layer(target) != pool->shape.n_layer ||
                    placement_n_expert(target) != pool->shape.n_expert)) {
-        return err_set(err, ERR_USAGE, "the placement is of %d layers and %d experts, the model of "
+        return err_set(err, ERR_USAGE,
+                       "the placement is of %d layers and %d experts, the model of "
                        "%d and %d",
                        placement_n_layer(target), placement_n_expert(target), pool->shape.n_layer,
                        pool->shape.n_expert);

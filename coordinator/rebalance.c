@@ -184,10 +184,9 @@ static int check_target(const struct rebalance *r, const struct placement *targe
     int n_expert = placement_n_expert(target), n_worker = pool_n_worker(pool);
     if (placement_n_layer(target) != placement_n_layer(now) ||
         n_expert != placement_n_expert(now)) {
-        return err_set(err, ERR_USAGE,
-                       "the placement is of %d layers and %d experts, the model of %d and %d",
-                       placement_n_layer(target), n_expert, placement_n_layer(now),
-                       placement_n_expert(now));
+        return err_set(
+            err, ERR_USAGE, "the placement is of %d layers and %d experts, the model of %d and %d",
+            placement_n_layer(target), n_expert, placement_n_layer(now), placement_n_expert(now));
     }
     for (int layer = 0; layer < placement_n_layer(target); layer++) {
         for (int e = 0; e < n_expert; e++) {
@@ -244,9 +243,8 @@ int rebalance_start(struct rebalance *r, const struct placement *target, const i
 {
     struct placement *copy;
     if (r->state != REBALANCE_IDLE) {
-        return err_set(err, ERR_AGAIN,
-                       "a change is under way (%s, %s); wait for it or cancel it", r->why,
-                       rebalance_state_name(r->state));
+        return err_set(err, ERR_AGAIN, "a change is under way (%s, %s); wait for it or cancel it",
+                       r->why, rebalance_state_name(r->state));
     }
     int32_t *leaving = malloc((size_t)(n_retire + 1) * sizeof(*leaving));
     if (!leaving) {
@@ -404,8 +402,9 @@ static void tick_dropping(struct rebalance *r, int late)
         return;
     }
     if (late) {
-        log_warn("rebalance", "%s: some workers did not drop their old copies in time; they are "
-                              "not planned for",
+        log_warn("rebalance",
+                 "%s: some workers did not drop their old copies in time; they are "
+                 "not planned for",
                  r->why);
     }
     if (r->state == REBALANCE_DROPPING) {

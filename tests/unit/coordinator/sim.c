@@ -33,6 +33,7 @@ struct sim_worker {
     struct sim_ways ways;
     uint8_t *held;
     int n_request, *batch, n_hung;
+    uint64_t plan; /* the Assign at hand: loading when first told, done when told again */
 };
 
 struct inbox {
@@ -372,6 +373,38 @@ static void worker_ping(struct sim *s, int link, const struct sim_worker *w,
     }
 }
 
+static void answer_assign(struct sim *s, int link, struct sim_worker *w, const struct msg_assign *a)
+{
+    size_t n = (size_t)s->config.shape.n_layer * (size_t)s->config.shape.n_expert;
+    struct msg_assigned m = {.plan = a->plan, .state = ASSIGN_LOADING, .total = 1};
+    struct frames f;
+    if (w->greeted != s->link[link].connection) {
+        answer_error(s, link, 0, WIRE_NO_HELLO);
+        return;
+    }
+    if (w->ways.assign_mute) {
+        return;
+    }
+    if (w->ways.assign_fails) {
+        m.state = ASSIGN_FAILED;
+        snprintf(m.text, sizeof(m.text), "no room");
+    } else if (w->plan == a->plan || a->drop) {
+        for (size_t i = 0; i < n; i++) {
+            int want = a->held[i / 8] >> (i % 8) & 1;
+            w->held[i] = (uint8_t)(want || (w->held[i] && !a->drop));
+        }
+        w->epoch++;
+        m.state = ASSIGN_DONE;
+        m.loaded = 1;
+    }
+    w->plan = a->plan;
+    m.epoch = w->epoch;
+    frames_init(&f);
+    if (msg_build_assigned(&f, &m) == 0) {
+        launch(s, link, 1, &f, 0);
+    }
+}
+
 static void worker_receive(struct sim *s, int link, struct frames *f)
 {
     struct sim_worker *w = &s->worker[s->link[link].worker];
@@ -387,6 +420,8 @@ static void worker_receive(struct sim *s, int link, struct frames *f)
         worker_request(s, link, w, &m.u.request);
     } else if (m.kind == MSG_PING && !m.u.ping.reply) {
         worker_ping(s, link, w, &m.u.ping);
+    } else if (m.kind == MSG_ASSIGN) {
+        answer_assign(s, link, w, &m.u.assign);
     } else {
         violate(s, "a worker is sent a message of kind", m.kind);
     }
