@@ -420,12 +420,31 @@ static void draw(struct engine *e, struct seq *seq, float *logits)
     }
 }
 
+/* Rows of one slot side by side, those of a sequence in their order. */
+static void sort_by_slot(const struct model_desc *d, int32_t *row, struct seq **owner, int n)
+{
+    if (d->n_slot == 1) {
+        return;
+    }
+    for (int i = 1; i < n; i++) {
+        int32_t r = row[i];
+        struct seq *seq = owner[i];
+        int at = i, slot = d->domain[seq->request.domain].slot;
+        for (; at > 0 && d->domain[owner[at - 1]->request.domain].slot > slot; at--) {
+            row[at] = row[at - 1];
+            owner[at] = owner[at - 1];
+        }
+        row[at] = r;
+        owner[at] = seq;
+    }
+}
+
 /* Logits of rows row[n] of m, of sequences owner[n]: told, and drawn from where they are the last.
  */
-static void logits_of(struct engine *e, struct micro *m, const int32_t *row, struct seq **owner,
-                      int n)
+static void logits_of(struct engine *e, struct micro *m, int32_t *row, struct seq **owner, int n)
 {
     int vocab = e->forward.desc->vocab;
+    sort_by_slot(e->forward.desc, row, owner, n);
     forward_logits(&e->forward, m, row, n, e->logits);
     for (int i = 0; i < n; i++) {
         struct seq *seq = owner[i];

@@ -32,9 +32,9 @@ static void run_matmul(const struct forward *f, struct matmul *mm)
     team_run(f->team, run_matmul_units, arg, f->k->matmul_units(mm), 1);
 }
 
-/* y = a W^T + bias for all rows of the micro-batch. */
-static void project(const struct forward *f, const struct micro *m, const void *a, size_t ld_a,
-                    const struct packed *w, const float *bias, float *y)
+/* y [n_row, ldy] = a W^T + bias for all rows of the micro-batch. */
+static void project_into(const struct forward *f, const struct micro *m, const void *a, size_t ld_a,
+                         const struct packed *w, const float *bias, float *y, size_t ldy)
 {
     struct matmul mm = {.x = a,
                         .ldx = ld_a,
@@ -43,8 +43,14 @@ static void project(const struct forward *f, const struct micro *m, const void *
                         .bias = bias,
                         .y = y,
                         .y_dtype = DTYPE_F32,
-                        .ldy = (size_t)w->n};
+                        .ldy = ldy};
     run_matmul(f, &mm);
+}
+
+static void project(const struct forward *f, const struct micro *m, const void *a, size_t ld_a,
+                    const struct packed *w, const float *bias, float *y)
+{
+    project_into(f, m, a, ld_a, w, bias, y, (size_t)w->n);
 }
 
 static void run_rows(const struct forward *f, struct micro *m, const struct layer_weights *w,
@@ -72,12 +78,31 @@ static void *row_at(void *base, size_t row, size_t ld, enum dtype dtype)
 
 /* ---- embedding ------------------------------------------------------------------------------- */
 
+static int slot_of(const struct forward *f, int32_t domain)
+{
+    return f->desc->n_domain > 0 ? f->desc->domain[domain].slot : 0;
+}
+
+/* Row `at` of an embedding, as dtype. */
+static void embedding_row(const struct forward *f, const struct embedding *e, size_t at, void *out,
+                          enum dtype dtype)
+{
+    size_t d = (size_t)f->desc->d_model;
+    const char *from = (const char *)e->data + at * d * dtype_bytes(e->dtype);
+    f->k->convert(from, e->dtype, out, dtype, d);
+}
+
 void forward_embed(const struct forward *f, struct micro *m)
 {
-    size_t d = (size_t)f->desc->d_model, bytes = dtype_bytes(f->weights->embed_dtype);
+    size_t d = (size_t)f->desc->d_model, vocab = (size_t)f->desc->vocab;
     for (int r = 0; r < m->n_row; r++) {
-        const char *from = (const char *)f->weights->embed + (size_t)m->token[r] * d * bytes;
-        f->k->convert(from, f->weights->embed_dtype, m->x + (size_t)r * d, DTYPE_F32, d);
+        float *x = m->x + (size_t)r * d, *pos = m->proj + (size_t)r * d;
+        size_t slot = (size_t)slot_of(f, m->domain[r]);
+        embedding_row(f, &f->weights->embed, slot * vocab + (size_t)m->token[r], x, DTYPE_F32);
+        if (f->desc->learned_pos) {
+            embedding_row(f, &f->weights->positions, (size_t)m->pos[r], pos, DTYPE_F32);
+            f->k->add(x, pos, d);
+        }
     }
     trace_rows(f, m, -1, "embed", m->x, d * 4, d * 4);
 }
@@ -208,11 +233,49 @@ static void residual_rows(void *arg, int begin, int end, int thread)
     }
 }
 
+/* What enters a query layer: the stream behind the final norm. */
+static void final_norm_rows(void *arg, int begin, int end, int thread)
+{
+    (void)thread;
+    struct row_job *j = arg;
+    const struct dense_weights *w = j->f->weights;
+    size_t d = (size_t)j->f->desc->d_model;
+    for (int r = begin; r < end; r++) {
+        float *x = j->m->x + (size_t)r * d;
+        norm_row(j->f, x, w->final_norm, w->final_norm_bias, x, DTYPE_F32, d);
+    }
+}
+
+static void query_rows(void *arg, int begin, int end, int thread)
+{
+    (void)thread;
+    struct row_job *j = arg;
+    for (int r = begin; r < end; r++) {
+        embedding_row(j->f, &j->f->weights->queries, (size_t)j->m->pos[r],
+                      row_at(j->m->a, (size_t)r, j->m->ld_a, j->f->dtype), j->f->dtype);
+    }
+}
+
+/* Queries of a query layer, from positions alone, into their place in qkv. */
+static void query_layer_begin(const struct forward *f, struct micro *m,
+                              const struct layer_weights *w, int layer, size_t ld_qkv)
+{
+    run_rows(f, m, w, layer, final_norm_rows);
+    run_rows(f, m, w, layer, query_rows);
+    project_into(f, m, m->a, m->ld_a, &w->q, w->q_bias, m->qkv, ld_qkv);
+}
+
 int forward_attention(const struct forward *f, struct micro *m, int layer, struct err *err)
 {
     const struct layer_weights *w = &f->weights->layer[layer];
+    const struct model_desc *desc = f->desc;
+    size_t ld_qkv = (size_t)((desc->n_head + 2 * desc->n_kv_head) * desc->d_head);
+    if (w->q.data != NULL) {
+        query_layer_begin(f, m, w, layer, ld_qkv);
+    }
     run_rows(f, m, w, layer, attn_norm_rows);
-    project(f, m, m->a, m->ld_a, &w->qkv, w->qkv_bias, m->qkv);
+    project_into(f, m, m->a, m->ld_a, &w->qkv, w->qkv_bias, m->qkv + (ld_qkv - (size_t)w->qkv.n),
+                 ld_qkv);
     run_rows(f, m, w, layer, qk_rows);
     struct row_job job = {f, m, w, layer};
     team_run(f->team, kv_spans, &job, m->n_span, ROW_CHUNK);
@@ -303,8 +366,12 @@ void forward_gate(const struct forward *f, struct micro *m, int layer)
     struct gate_spec spec;
     gate_spec_from(&spec, f->desc);
     spec.bias = w->router_bias;
-    project(f, m, m->a32, m->ld_a, &w->router, NULL, m->router);
-    gate_select(&spec, m->router, m->token, NULL, m->n_row, m->slot_expert, m->slot_weight,
+    spec.table = w->table;
+    spec.n_table = f->desc->vocab;
+    if (spec.kind != GATE_TABLE) {
+        project(f, m, m->a32, m->ld_a, &w->router, NULL, m->router);
+    }
+    gate_select(&spec, m->router, m->token, m->domain, m->n_row, m->slot_expert, m->slot_weight,
                 m->router_scratch);
     size_t k = (size_t)f->desc->top_k;
     trace_rows(f, m, layer, "gate", m->slot_expert, k * 4, k * 4);
@@ -372,20 +439,40 @@ void forward_combine(const struct forward *f, struct micro *m, int layer)
 
 /* ---- head ------------------------------------------------------------------------------------ */
 
+/* Rows [begin, end) of a, all of one slot. */
+static void head_product(const struct forward *f, const struct micro *m, int slot, int begin,
+                         int end, float *logits)
+{
+    size_t vocab = (size_t)f->desc->vocab;
+    struct matmul mm = {.x = row_at(m->a, (size_t)begin, m->ld_a, f->dtype),
+                        .ldx = m->ld_a,
+                        .n_row = end - begin,
+                        .w = &f->weights->lm_head[slot],
+                        .y = logits + (size_t)begin * vocab,
+                        .y_dtype = DTYPE_F32,
+                        .ldy = vocab};
+    run_matmul(f, &mm);
+}
+
 void forward_logits(const struct forward *f, struct micro *m, const int32_t *row, int n,
                     float *logits)
 {
     size_t d = (size_t)f->desc->d_model;
     for (int i = 0; i < n; i++) {
-        norm_row(f, m->x + (size_t)row[i] * d, f->weights->final_norm, f->weights->final_norm_bias,
-                 row_at(m->a, (size_t)i, m->ld_a, f->dtype), f->dtype, m->ld_a);
+        const float *x = m->x + (size_t)row[i] * d;
+        void *a = row_at(m->a, (size_t)i, m->ld_a, f->dtype);
+        if (f->desc->query_layer) { /* its norm came before the layer; padding of a stays zero */
+            f->k->convert(x, DTYPE_F32, a, f->dtype, d);
+        } else {
+            norm_row(f, x, f->weights->final_norm, f->weights->final_norm_bias, a, f->dtype,
+                     m->ld_a);
+        }
     }
-    struct matmul mm = {.x = m->a,
-                        .ldx = m->ld_a,
-                        .n_row = n,
-                        .w = &f->weights->lm_head,
-                        .y = logits,
-                        .y_dtype = DTYPE_F32,
-                        .ldy = (size_t)f->desc->vocab};
-    run_matmul(f, &mm);
+    for (int begin = 0, end = 0; begin < n; begin = end) {
+        int slot = slot_of(f, m->domain[row[begin]]);
+        while (end < n && slot_of(f, m->domain[row[end]]) == slot) {
+            end++;
+        }
+        head_product(f, m, slot, begin, end, logits);
+    }
 }

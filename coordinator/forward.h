@@ -33,6 +33,7 @@ struct micro {
     struct attn_span *span; /* [n_span], rows counted within this micro-batch */
     struct seq **span_seq;  /* [n_span] */
     int32_t *token, *pos;   /* [n_row] */
+    int32_t *domain;        /* [n_row] index; 0 in models without domains */
     float *cos, *sin;       /* [n_row, d_rot / 2] */
     float *x;               /* [n_row, d_model] residual stream */
     void *a;    /* [n_row, ld_a] normed row, matmul dtype, padded: also what the wire gets */
@@ -65,8 +66,8 @@ void micro_fill(const struct forward *f, struct micro *m, const struct sched_spa
                 int begin, int end);
 
 void forward_embed(const struct forward *f, struct micro *m);
-/* forward_attention: norm, q k v, rotation, cache write, attention, output, residual. ERR_NOMEM
- * when scratch for a longer context cannot be had. */
+/* forward_attention: (before a query layer: the final norm,) norm, q k v, rotation, cache write,
+ * attention, output, residual. ERR_NOMEM when scratch for a longer context cannot be had. */
 int forward_attention(const struct forward *f, struct micro *m, int layer, struct err *err);
 /* forward_ffn_norm: x -> a, a32 by the layer's second norm. */
 void forward_ffn_norm(const struct forward *f, struct micro *m, int layer);
@@ -79,7 +80,8 @@ void forward_shared(const struct forward *f, struct micro *m, int layer);
 /* forward_combine: x += sum over slots in slot order of weight times row, plus the shared expert.
  */
 void forward_combine(const struct forward *f, struct micro *m, int layer);
-/* forward_logits: final norm and LM head of rows row[n] (n <= n_row) -> logits [n, vocab] f32. */
+/* forward_logits: final norm and LM head of rows row[n] (n <= n_row) -> logits [n, vocab] f32. Rows
+ * of one embedding slot side by side are one product: sort them. */
 void forward_logits(const struct forward *f, struct micro *m, const int32_t *row, int n,
                     float *logits);
 

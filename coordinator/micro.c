@@ -37,6 +37,7 @@ static int micro_pieces(const struct forward *f, struct micro *m, struct piece *
         PIECE(span_seq, rows, sizeof(struct seq *)),
         PIECE(token, rows, 4),
         PIECE(pos, rows, 4),
+        PIECE(domain, rows, 4),
         PIECE(cos, rows * (size_t)(d->rope.d_rot / 2), 4),
         PIECE(sin, rows * (size_t)(d->rope.d_rot / 2), 4),
         PIECE(x, rows * (size_t)d->d_model, 4),
@@ -99,7 +100,8 @@ void micro_destroy(struct micro *m)
 }
 
 /* Rows [begin, end) of one span of the step, which meet this micro-batch's rows at `at`. */
-static void fill_span(struct micro *m, const struct sched_span *s, int begin, int end, int at)
+static void fill_span(const struct forward *f, struct micro *m, const struct sched_span *s,
+                      int begin, int end, int at)
 {
     struct attn_span *span = &m->span[m->n_span];
     span->begin = begin - at;
@@ -107,9 +109,11 @@ static void fill_span(struct micro *m, const struct sched_span *s, int begin, in
     span->pos = s->pos + (begin - s->begin);
     span->page = s->seq->page;
     m->span_seq[m->n_span++] = s->seq;
+    int32_t domain = f->desc->n_domain > 0 ? s->seq->request.domain : 0;
     for (int r = span->begin; r < span->end; r++) {
         m->pos[r] = span->pos + (r - span->begin);
         m->token[r] = s->seq->token[m->pos[r]];
+        m->domain[r] = domain;
     }
 }
 
@@ -121,10 +125,13 @@ void micro_fill(const struct forward *f, struct micro *m, const struct sched_spa
     for (int i = 0; i < n_span; i++) {
         int b = max_int(span[i].begin, begin), e = span[i].end < end ? span[i].end : end;
         if (b < e) {
-            fill_span(m, &span[i], b, e, begin);
+            fill_span(f, m, &span[i], b, e, begin);
         }
     }
     int half = f->desc->rope.d_rot / 2;
+    if (half == 0) {
+        return;
+    }
     for (int s = 0; s < m->n_span; s++) {
         for (int r = m->span[s].begin; r < m->span[s].end; r++) {
             rope_angles(&f->desc->rope, m->pos[r], max_int(m->pos[r] + 1, m->span_seq[s]->n_prompt),

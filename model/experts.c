@@ -9,6 +9,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#define ALIGN ((size_t)64)
+
 struct expert {
     struct ffn_weights w;
     void *slab;
@@ -17,20 +19,47 @@ struct expert {
 struct expert_set {
     const struct model *model;
     enum dtype dtype;
-    size_t up_at, down_at, slab_bytes; /* gate at 0; the same for every expert */
-    _Atomic(struct expert *) *table;   /* [n_layer, n_expert] */
+    size_t slab_bytes;               /* the same for every expert */
+    _Atomic(struct expert *) *table; /* [n_layer, n_expert] */
     _Atomic uint64_t bytes;
     _Atomic int count;
 };
 
+/* Where a role's tensor lies in the slab and what it is; n 0 where the model has none. One walk
+ * sums and places, so that they cannot disagree. */
+struct part {
+    enum role role;
+    size_t at;
+    int n, k; /* k 0: a vector of f32 */
+};
+#define N_PART 6
+
+/* parts_lay returns the bytes of the slab, 0 when they overflow. */
+static size_t parts_lay(const struct model_desc *desc, enum dtype dtype, struct part part[N_PART])
+{
+    static const enum role roles[N_PART] = {ROLE_EXPERT_GATE,    ROLE_EXPERT_UP,
+                                            ROLE_EXPERT_DOWN,    ROLE_EXPERT_GATE_BIAS,
+                                            ROLE_EXPERT_UP_BIAS, ROLE_EXPERT_DOWN_BIAS};
+    size_t used = 0;
+    int layer = 0;
+    while (layer < desc->n_layer && !desc->layer[layer].sparse)
+        layer++;
+    for (int i = 0; i < N_PART; i++) {
+        part[i] = (struct part){.role = roles[i], .at = used};
+        if (desc_tensor_shape(desc, roles[i], layer, &part[i].n, &part[i].k) != 0)
+            continue;
+        size_t bytes = part[i].k ? packed_bytes(dtype, part[i].n, part[i].k)
+                                 : ((size_t)part[i].n * sizeof(float) + ALIGN - 1) / ALIGN * ALIGN;
+        if (bytes == 0 || add_size(used, bytes, &used))
+            return 0;
+    }
+    return used;
+}
+
 uint64_t weights_expert_bytes(const struct model_desc *desc, enum precision precision)
 {
-    enum dtype dtype = precision_dtype(precision);
-    size_t gate = packed_bytes(dtype, desc->d_ff_expert, desc->d_model);
-    size_t down = packed_bytes(dtype, desc->d_model, desc->d_ff_expert), two, total;
-    if (gate == 0 || down == 0 || add_size(gate, gate, &two) || add_size(two, down, &total))
-        return 0;
-    return total;
+    struct part part[N_PART];
+    return parts_lay(desc, precision_dtype(precision), part);
 }
 
 int expert_set_create(const struct model *model, enum precision precision, struct expert_set **out,
@@ -54,8 +83,6 @@ int expert_set_create(const struct model *model, enum precision precision, struc
     }
     set->model = model;
     set->dtype = precision_dtype(precision);
-    set->up_at = packed_bytes(set->dtype, desc->d_ff_expert, desc->d_model);
-    set->down_at = 2 * set->up_at;
     set->slab_bytes = total;
     *out = set;
     return 0;
@@ -70,27 +97,55 @@ static _Atomic(struct expert *) *entry(const struct expert_set *set, int layer, 
     return &set->table[(size_t)layer * (size_t)desc->n_expert + (size_t)expert];
 }
 
-/* expert_lay makes an empty expert and the three jobs that fill it. */
-static int expert_lay(const struct expert_set *set, int layer, int expert, struct expert **out,
-                      struct pack_job job[3], struct err *err)
+static void expert_hang(struct ffn_weights *w, const struct part *p, void *data, enum dtype dtype)
 {
-    static const enum role roles[3] = {ROLE_EXPERT_GATE, ROLE_EXPERT_UP, ROLE_EXPERT_DOWN};
+    struct packed packed = {data, dtype, p->n, p->k};
+    switch (p->role) {
+    case ROLE_EXPERT_GATE:
+        w->gate = packed;
+        break;
+    case ROLE_EXPERT_UP:
+        w->up = packed;
+        break;
+    case ROLE_EXPERT_DOWN:
+        w->down = packed;
+        break;
+    case ROLE_EXPERT_GATE_BIAS:
+        w->gate_bias = data;
+        break;
+    case ROLE_EXPERT_UP_BIAS:
+        w->up_bias = data;
+        break;
+    default:
+        w->down_bias = data;
+        break;
+    }
+}
+
+/* expert_lay makes an empty expert and the jobs that fill it; returns how many jobs. */
+static int expert_lay(const struct expert_set *set, int layer, int expert, struct expert **out,
+                      struct pack_job job[N_PART], struct err *err)
+{
     const struct model_desc *desc = &set->model->desc;
-    const size_t at[3] = {0, set->up_at, set->down_at};
+    struct part part[N_PART];
+    parts_lay(desc, set->dtype, part);
     struct expert *e = calloc(1, sizeof(*e));
     unsigned char *slab = mem_map(set->slab_bytes);
     int rc = e && slab ? 0
                        : err_set(err, ERR_NOMEM, "no memory for expert %d of layer %d (%zu bytes)",
                                  expert, layer, set->slab_bytes);
-    for (int i = 0; i < 3 && rc == 0; i++) {
+    int n_job = 0;
+    for (int i = 0; i < N_PART && rc == 0; i++) {
+        const struct part *p = &part[i];
         const struct tensor *t;
-        rc = checkpoint_role(set->model->ck, desc, roles[i], layer, expert, &t, err);
+        if (p->n == 0)
+            continue;
+        rc = checkpoint_role(set->model->ck, desc, p->role, layer, expert, &t, err);
         if (rc)
             break;
-        int n = (int)t->dim[0], k = (int)t->dim[1];
-        struct packed *w = i == 0 ? &e->w.gate : i == 1 ? &e->w.up : &e->w.down;
-        *w = (struct packed){slab + at[i], set->dtype, n, k};
-        job[i] = (struct pack_job){t, slab + at[i], set->dtype, n, k, 0, n};
+        expert_hang(&e->w, p, slab + p->at, set->dtype);
+        job[n_job++] = (struct pack_job){
+            t, slab + p->at, p->k ? set->dtype : DTYPE_F32, p->n, p->k, 0, p->n, 0};
     }
     if (rc) {
         mem_unmap(slab, set->slab_bytes);
@@ -99,13 +154,13 @@ static int expert_lay(const struct expert_set *set, int layer, int expert, struc
     }
     e->slab = slab;
     *out = e;
-    return 0;
+    return n_job;
 }
 
 static int expert_load(struct expert_set *set, int layer, int expert, struct team *team,
                        struct progress *progress, struct err *err)
 {
-    struct pack_job job[3];
+    struct pack_job job[N_PART];
     struct expert *e;
     _Atomic(struct expert *) *slot = entry(set, layer, expert);
     if (!slot)
@@ -115,10 +170,10 @@ static int expert_load(struct expert_set *set, int layer, int expert, struct tea
                        desc_n_sparse(&set->model->desc), set->model->desc.n_layer);
     if (atomic_load_explicit(slot, memory_order_acquire))
         return 0;
-    int rc = expert_lay(set, layer, expert, &e, job, err);
-    if (rc)
-        return rc;
-    pack_jobs_run(job, 3, set->model->ck, team, progress);
+    int n_job = expert_lay(set, layer, expert, &e, job, err);
+    if (n_job < 0)
+        return n_job;
+    pack_jobs_run(job, n_job, set->model->ck, team, progress);
     atomic_store_explicit(slot, e, memory_order_release);
     atomic_fetch_add(&set->bytes, set->slab_bytes);
     atomic_fetch_add(&set->count, 1);
@@ -147,11 +202,17 @@ static uint64_t source_bytes(const struct expert_set *set, int n)
 {
     const struct model_desc *desc = &set->model->desc;
     const struct tensor *t;
-    for (int layer = 0; layer < desc->n_layer; layer++)
-        if (desc->layer[layer].sparse &&
-            checkpoint_role(set->model->ck, desc, ROLE_EXPERT_GATE, layer, 0, &t, NULL) == 0)
-            return 3 * t->bytes * (uint64_t)n * (uint64_t)desc_n_sparse(desc);
-    return 0;
+    struct part part[N_PART];
+    uint64_t each = 0;
+    int layer = desc->n_layer - 1;
+    while (layer > 0 && !desc->layer[layer].sparse)
+        layer--;
+    parts_lay(desc, set->dtype, part);
+    for (int i = 0; i < N_PART; i++)
+        if (part[i].n > 0 &&
+            checkpoint_role(set->model->ck, desc, part[i].role, layer, 0, &t, NULL) == 0)
+            each += t->bytes;
+    return each * (uint64_t)n * (uint64_t)desc_n_sparse(desc);
 }
 
 int expert_set_load_many(struct expert_set *set, const int32_t *experts, int n, struct team *team,

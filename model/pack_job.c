@@ -33,7 +33,8 @@ static void rows_pack(void *arg, int begin, int end, int thread)
         low = low < job->row ? job->row : low;
         high = high > last ? last : high;
         const char *src = job->src->data;
-        src += (size_t)(low - job->row) * (size_t)job->k * dtype_bytes(job->src->dtype);
+        size_t src_row = (size_t)(low - job->row) + (size_t)job->src_row;
+        src += src_row * (size_t)job->k * dtype_bytes(job->src->dtype);
         pack_rows(job->data, job->dtype, job->n, job->k, low, high - low, src, job->src->dtype,
                   (size_t)job->k);
     }

@@ -9,13 +9,13 @@
 #include "kernels/kernels.h"
 #include "model/checkpoint.h"
 
-/* pack_job: src [n_row, k] becomes rows [row, row + n_row) of `data`, a packed [n, k]. k 0: src
- * [n_row] becomes f32 elements [row, row + n_row) of `data`. */
+/* pack_job: rows [src_row, src_row + n_row) of src [*, k] become rows [row, row + n_row) of `data`,
+ * a packed [n, k]. k 0: src [n_row] becomes f32 elements [row, row + n_row) of `data`. */
 struct pack_job {
     const struct tensor *src;
     void *data;
     enum dtype dtype;
-    int n, k, row, n_row;
+    int n, k, row, n_row, src_row;
 };
 
 /* pack_jobs_run does the jobs one after another, the rows of each shared out over the team (NULL:

@@ -4,6 +4,7 @@
 #include "model/weights.h"
 #include "base/arena.h"
 #include "model/pack_job.h"
+#include "model/rre_table.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,21 +38,30 @@ static void *take(struct layout *l, size_t bytes)
     return l->base && l->rc == 0 ? l->base + begin : NULL;
 }
 
+static const struct tensor *tensor_of(struct layout *l, enum role role, int layer)
+{
+    const struct tensor *t = NULL;
+    if (l->ck && l->rc == 0)
+        l->rc = checkpoint_role(l->ck, l->desc, role, layer, 0, &t, l->err);
+    return l->rc ? NULL : t;
+}
+
+static void add_job(struct layout *l, struct pack_job job)
+{
+    if (l->job)
+        l->job[l->n_job] = job;
+    l->n_job++;
+}
+
 /* source adds the job that fills rows [row, ...) of `data` from the tensor of a role. */
 static void source(struct layout *l, enum role role, int layer, void *data, enum dtype dtype, int n,
                    int k, int row)
 {
-    const struct tensor *t;
-    if (!l->ck)
-        return;
-    if (l->rc == 0)
-        l->rc = checkpoint_role(l->ck, l->desc, role, layer, 0, &t, l->err);
-    if (l->rc)
+    const struct tensor *t = tensor_of(l, role, layer);
+    if (!t)
         return;
     int n_row = k ? (int)t->dim[0] : (int)t->dim[t->n_dim - 1];
-    if (l->job)
-        l->job[l->n_job] = (struct pack_job){t, data, dtype, n, k, row, n_row};
-    l->n_job++;
+    add_job(l, (struct pack_job){t, data, dtype, n, k, row, n_row, 0});
     l->src_bytes += t->bytes;
 }
 
@@ -83,23 +93,46 @@ static struct packed matrix(struct layout *l, enum role role, int layer, enum dt
     return (struct packed){data, dtype, n, k};
 }
 
-/* qkv fuses the three projections, q first, so that one product computes all of them. */
+/* qkv fuses the three projections, q first, so that one product computes all of them; in a query
+ * layer q has an input of its own. */
 static void qkv(struct layout *l, int layer, struct layer_weights *w)
 {
     const struct model_desc *d = l->desc;
-    int d_q = d->n_head * d->d_head, d_kv = d->n_kv_head * d->d_head, n = d_q + 2 * d_kv;
+    int apart = d->query_layer && layer == d->n_layer - 1;
+    int d_q = apart ? 0 : d->n_head * d->d_head, d_kv = d->n_kv_head * d->d_head;
+    int n = d_q + 2 * d_kv;
+    if (apart) {
+        w->q = matrix(l, ROLE_Q, layer, l->dtype);
+        w->q_bias = vector(l, ROLE_Q_BIAS, layer);
+    }
     void *data = take(l, packed_bytes(l->dtype, n, d->d_model));
-    source(l, ROLE_Q, layer, data, l->dtype, n, d->d_model, 0);
+    if (!apart)
+        source(l, ROLE_Q, layer, data, l->dtype, n, d->d_model, 0);
     source(l, ROLE_K, layer, data, l->dtype, n, d->d_model, d_q);
     source(l, ROLE_V, layer, data, l->dtype, n, d->d_model, d_q + d_kv);
     w->qkv = (struct packed){data, l->dtype, n, d->d_model};
     if (!has(l, ROLE_Q_BIAS, layer))
         return;
     float *bias = take(l, (size_t)n * sizeof(float));
-    source(l, ROLE_Q_BIAS, layer, bias, DTYPE_F32, n, 0, 0);
+    if (!apart)
+        source(l, ROLE_Q_BIAS, layer, bias, DTYPE_F32, n, 0, 0);
     source(l, ROLE_K_BIAS, layer, bias, DTYPE_F32, n, 0, d_q);
     source(l, ROLE_V_BIAS, layer, bias, DTYPE_F32, n, 0, d_q + d_kv);
     w->qkv_bias = bias;
+}
+
+/* table: read in place, and checked here, where it is first met. */
+static const uint16_t *table(struct layout *l, int layer)
+{
+    const struct model_desc *d = l->desc;
+    const struct tensor *t =
+        has(l, ROLE_ROUTING_TABLE, layer) ? tensor_of(l, ROLE_ROUTING_TABLE, layer) : NULL;
+    size_t row = (size_t)d->vocab * (size_t)d->top_k;
+    for (int i = 0; t && !l->base && l->rc == 0 && i < d->n_domain; i++)
+        l->rc =
+            rre_table_check((const uint16_t *)t->data + (size_t)i * row, d->vocab,
+                            d->domain[i].n_expert, d->top_k, t->name, d->domain[i].name, l->err);
+    return t ? t->data : NULL;
 }
 
 static void layer_layout(struct layout *l, int layer, struct layer_weights *w)
@@ -123,6 +156,7 @@ static void layer_layout(struct layout *l, int layer, struct layer_weights *w)
     /* The choice of experts is the one place where a rounding becomes another result: always f32.
      */
     w->router = matrix(l, ROLE_ROUTER, layer, DTYPE_F32);
+    w->table = table(l, layer);
     w->router_bias = vector(l, ROLE_ROUTER_BIAS, layer);
     w->shared.gate = matrix(l, ROLE_SHARED_GATE, layer, l->dtype);
     w->shared.up = matrix(l, ROLE_SHARED_UP, layer, l->dtype);
@@ -130,13 +164,26 @@ static void layer_layout(struct layout *l, int layer, struct layer_weights *w)
     w->shared_router = vector(l, ROLE_SHARED_ROUTER, layer);
 }
 
-/* lm_head: a tied one is packed from the embedding, which stays in the mapping for the look-up. */
-static struct packed lm_head(struct layout *l)
+/* lm_heads: one product a slot. A tied one is packed from the embedding, which stays in the mapping
+ * for the look-up. */
+static void lm_heads(struct layout *l, struct packed *head)
 {
     const struct model_desc *d = l->desc;
-    void *data = take(l, packed_bytes(l->dtype, d->vocab, d->d_model));
-    source(l, d->tied ? ROLE_EMBED : ROLE_LM_HEAD, 0, data, l->dtype, d->vocab, d->d_model, 0);
-    return (struct packed){data, l->dtype, d->vocab, d->d_model};
+    const struct tensor *t = tensor_of(l, d->tied ? ROLE_EMBED : ROLE_LM_HEAD, 0);
+    for (int slot = 0; slot < d->n_slot; slot++) {
+        void *data = take(l, packed_bytes(l->dtype, d->vocab, d->d_model));
+        head[slot] = (struct packed){data, l->dtype, d->vocab, d->d_model};
+        if (t)
+            add_job(l, (struct pack_job){t, data, l->dtype, d->vocab, d->d_model, 0, d->vocab,
+                                         slot * d->vocab});
+    }
+    l->src_bytes += t ? t->bytes : 0;
+}
+
+static struct embedding embedding(struct layout *l, enum role role)
+{
+    const struct tensor *t = has(l, role, 0) ? tensor_of(l, role, 0) : NULL;
+    return t ? (struct embedding){t->data, t->dtype} : (struct embedding){NULL, DTYPE_NONE};
 }
 
 static int dense_layout(struct layout *l, struct dense_weights *w)
@@ -144,35 +191,45 @@ static int dense_layout(struct layout *l, struct dense_weights *w)
     l->used = 0;
     l->n_job = 0;
     l->src_bytes = 0;
+    w->embed = embedding(l, ROLE_EMBED);
+    w->positions = embedding(l, ROLE_POS_EMBED);
+    w->queries = embedding(l, ROLE_QUERY_EMBED);
     for (int i = 0; i < l->desc->n_layer; i++)
         layer_layout(l, i, &w->layer[i]);
     w->final_norm = vector(l, ROLE_FINAL_NORM, 0);
     w->final_norm_bias = vector(l, ROLE_FINAL_NORM_BIAS, 0);
-    w->lm_head = lm_head(l);
+    lm_heads(l, w->lm_head);
     return l->rc;
+}
+
+static int arrays_create(const struct model_desc *desc, struct dense_weights *w)
+{
+    w->layer = calloc((size_t)desc->n_layer, sizeof(*w->layer));
+    w->lm_head = calloc((size_t)desc->n_slot, sizeof(*w->lm_head));
+    return w->layer && w->lm_head ? 0 : ERR_NOMEM;
+}
+
+static void arrays_free(struct dense_weights *w)
+{
+    free(w->layer);
+    free(w->lm_head);
 }
 
 uint64_t weights_dense_bytes(const struct model_desc *desc, enum precision precision)
 {
     struct layout l = {.desc = desc, .dtype = precision_dtype(precision)};
-    struct dense_weights w = {.layer = calloc((size_t)desc->n_layer, sizeof(*w.layer))};
-    int rc = w.layer ? dense_layout(&l, &w) : ERR_NOMEM;
-    free(w.layer);
+    struct dense_weights w = {.bytes = 0};
+    int rc = arrays_create(desc, &w);
+    rc = rc ? rc : dense_layout(&l, &w);
+    arrays_free(&w);
     return rc ? 0 : l.used;
 }
 
 static int store_create(struct layout *l, struct dense_store *store, struct err *err)
 {
-    const struct tensor *embed;
-    int rc = checkpoint_role(l->ck, l->desc, ROLE_EMBED, 0, 0, &embed, err);
-    if (rc)
-        return rc;
-    store->w.embed = embed->data;
-    store->w.embed_dtype = embed->dtype;
-    store->w.layer = calloc((size_t)l->desc->n_layer, sizeof(*store->w.layer));
-    if (!store->w.layer)
+    if (arrays_create(l->desc, &store->w) != 0)
         return err_set(err, ERR_NOMEM, "no memory for %d layers", l->desc->n_layer);
-    rc = dense_layout(l, &store->w);
+    int rc = dense_layout(l, &store->w);
     if (rc == 0)
         rc = memory_check(l->used, "the dense weights",
                           "use --precision bf16 or a machine with more", err);
@@ -192,9 +249,6 @@ int weights_load_dense(const struct model *model, enum precision precision, stru
 {
     struct layout l = {
         .desc = &model->desc, .ck = model->ck, .dtype = precision_dtype(precision), .err = err};
-    if (model->desc.gate == GATE_TABLE || model->desc.learned_pos)
-        return err_set(err, ERR_MODEL, "%s: a %s model is not computed by this build", model->dir,
-                       model->desc.family);
     struct dense_store *store = calloc(1, sizeof(*store));
     if (!store)
         return err_set(err, ERR_NOMEM, "no memory for the dense weights of %s", model->dir);
@@ -219,6 +273,6 @@ void weights_free_dense(struct dense_weights *w)
     struct dense_store *store = (struct dense_store *)w;
     if (store->slab)
         mem_unmap(store->slab, store->slab_bytes);
-    free(w->layer);
+    arrays_free(w);
     free(store);
 }

@@ -35,27 +35,38 @@ struct layer_weights {
     const float *attn_norm, *attn_norm_bias, *ffn_norm, *ffn_norm_bias; /* [d_model] */
     struct packed qkv;     /* [(n_head + 2 n_kv_head) * d_head, d_model], q then k then v */
     const float *qkv_bias; /* or NULL */
-    struct packed o;       /* [d_model, n_head * d_head] */
+    struct packed q;       /* of a query layer: [n_head * d_head, d_model]; qkv is then k and v */
+    const float *q_bias;
+    struct packed o; /* [d_model, n_head * d_head] */
     const float *o_bias;
     const float *q_norm, *k_norm; /* see qk_norm_kind */
     const float *sinks;           /* [n_head] */
     struct ffn_weights dense;     /* when the layer is dense */
     struct packed router;         /* f32 [n_expert, d_model], when sparse */
+    const uint16_t *table;        /* [n_domain, vocab, top_k], in the mapping; GATE_TABLE */
     const float *router_bias;     /* [n_expert] selection bias */
     struct ffn_weights shared;    /* shared expert; data NULL where there is none */
     const float *shared_router;   /* [d_model] */
 };
 
+/* Row-major [*, d_model], read in place; data NULL where the model has none. */
+struct embedding {
+    const void *data;
+    enum dtype dtype;
+};
+
 struct dense_weights {
-    const void *embed; /* [vocab, d_model] row-major, in the mapping, embed_dtype */
-    enum dtype embed_dtype;
+    struct embedding embed;     /* [n_slot * vocab, d_model] */
+    struct embedding positions; /* [max_context, d_model] */
+    struct embedding queries;   /* [max_context, d_model] */
     const float *final_norm, *final_norm_bias;
-    struct packed lm_head;       /* [vocab, d_model] */
+    struct packed *lm_head;      /* [n_slot] of [vocab, d_model] */
     struct layer_weights *layer; /* [n_layer] */
     uint64_t bytes;
 };
-/* weights_load_dense packs all but the experts. Shows progress. The model outlives the weights (the
- * embedding is read in place). */
+/* weights_load_dense packs all but the experts. Shows progress. The model outlives the weights
+ * (embeddings and routing tables are read in place). Routing tables are checked: ERR_MODEL for
+ * entries that no draw could have made (model/rre_table.h). */
 int weights_load_dense(const struct model *model, enum precision precision, struct team *team,
                        struct dense_weights **out, struct err *err);
 void weights_free_dense(struct dense_weights *w);

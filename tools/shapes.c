@@ -20,6 +20,9 @@ struct shape {
     int vocab, context;
     double theta, eps;
     int normalise, tied, bos, eos; /* bos -1: none */
+    const char *block;             /* of a pangu_sigma */
+    const char *domains; /* "zh:16,en:16": name, experts; "zh:16/1": in embedding slot 1 */
+    int n_dense, n_slot; /* dense layers below the sparse ones */
 };
 
 /* clang-format off */
@@ -30,7 +33,18 @@ struct shape {
 #define QWEN2_MOE .model_type = "qwen2_moe", .architecture = "Qwen2MoeForCausalLM"
 #define QWEN3_MOE .model_type = "qwen3_moe", .architecture = "Qwen3MoeForCausalLM"
 #define LLAMA     .model_type = "llama", .architecture = "LlamaForCausalLM"
+#define ALPHA     .model_type = "pangu_alpha", .architecture = "PanguAlphaForCausalLM"
+#define SIGMA     .model_type = "pangu_sigma", .architecture = "PanguSigmaForCausalLM"
 #define QWEN_IDS  .bos = 151643, .eos = 151645
+
+/* The paper names four main domains, counts 26 more languages, and 6 programming languages, and
+ * names four further ones; which languages they are is our guess. 16 experts each. */
+#define PANGU_DOMAINS                                                                              \
+    "zh:16,en:16,bilingual:16,code:16,"                                                            \
+    "ar:16,bg:16,bn:16,cs:16,da:16,de:16,el:16,es:16,fa:16,fi:16,fr:16,he:16,hi:16,hu:16,id:16,"   \
+    "it:16,ja:16,ko:16,nl:16,pl:16,pt:16,ro:16,ru:16,th:16,tr:16,vi:16,"                           \
+    "c:16,cpp:16,go:16,java:16,javascript:16,python:16,"                                           \
+    "finance:16,health:16,law:16,poetry:16"
 
 static const struct shape shapes[] = {
     {.name = "olmoe-1b-7b", .about = "OLMoE-1B-7B", OLMOE,
@@ -69,6 +83,14 @@ static const struct shape shapes[] = {
     {.name = "qwen3-8b", .about = "Qwen3-8B (dense)", QWEN3,
      .n_layer = 36, .d_model = 4096, .n_head = 32, .n_kv_head = 8, .d_head = 128, .d_ff = 12288,
      .vocab = 151936, .context = 40960, .theta = 1e6, .eps = 1e-6, QWEN_IDS},
+    {.name = "pangu-alpha-13b", .about = "PanGu-alpha 13B (dense)", ALPHA,
+     .n_layer = 40, .d_model = 5120, .n_head = 40, .n_kv_head = 40, .d_ff = 20480,
+     .vocab = 40000, .context = 1024, .eps = 1e-5, .tied = 1, .bos = -1, .eos = 9},
+    {.name = "pangu-sigma-1t", .about = "PanGu-Sigma: 1.085 T parameters, 40 domains", SIGMA,
+     .n_layer = 40, .d_model = 5120, .n_head = 40, .n_kv_head = 40, .d_ff = 20480,
+     .top_k = 1, .d_ff_expert = 20480, .block = "pangu_alpha", .domains = PANGU_DOMAINS,
+     .n_dense = 32, .n_slot = 1,
+     .vocab = 40000, .context = 1024, .eps = 1e-5, .tied = 1, .bos = -1, .eos = 9},
     {.name = "bench-m2", .about = "for measurements: 1.4 B parameters, 32 experts", QWEN3_MOE,
      .n_layer = 24, .d_model = 1024, .n_head = 16, .n_kv_head = 4, .d_head = 128, .d_ff = 3072,
      .n_expert = 32, .top_k = 4, .d_ff_expert = 512, .normalise = 1,
@@ -77,6 +99,16 @@ static const struct shape shapes[] = {
      .n_layer = 3, .d_model = 64, .n_head = 4, .n_kv_head = 2, .d_head = 16, .d_ff = 96,
      .n_expert = 8, .top_k = 2, .d_ff_expert = 48, .normalise = 1,
      .vocab = 512, .context = 1024, .theta = 1e4, .eps = 1e-6, .bos = 1, .eos = 2},
+    {.name = "tiny-sigma", .about = "for tests: 3 domains of 9 experts, 2 embedding slots", SIGMA,
+     .n_layer = 4, .d_model = 64, .n_head = 4, .n_kv_head = 2, .d_ff = 96,
+     .top_k = 1, .d_ff_expert = 48, .block = "llama", .domains = "zh:4,en:3/1,code:2",
+     .n_dense = 2, .n_slot = 2,
+     .vocab = 512, .context = 1024, .theta = 1e4, .eps = 1e-5, .bos = 1, .eos = 2},
+    {.name = "tiny-pangu", .about = "for tests: the same in PanGu's own block, top-2", SIGMA,
+     .n_layer = 4, .d_model = 64, .n_head = 4, .n_kv_head = 4, .d_ff = 96,
+     .top_k = 2, .d_ff_expert = 48, .block = "pangu_alpha", .domains = "zh:4,en:3/1,code:2",
+     .n_dense = 2, .n_slot = 2,
+     .vocab = 512, .context = 1024, .eps = 1e-5, .tied = 1, .bos = 1, .eos = 2},
     {.name = "tiny-llama", .about = "for tests: dense, loads at once", LLAMA,
      .n_layer = 3, .d_model = 64, .n_head = 4, .n_kv_head = 2, .d_ff = 96,
      .vocab = 512, .context = 1024, .theta = 1e4, .eps = 1e-5, .bos = 1, .eos = 2},
@@ -134,11 +166,40 @@ static void put_experts(json_t *config, const struct shape *s)
     }
 }
 
+/* put_domains: the keys of docs/PANGU_SIGMA.md. */
+static void put_domains(json_t *config, const struct shape *s)
+{
+    char name[32];
+    int n_expert, slot, used;
+    json_t *list = json_array();
+    for (const char *p = s->domains; *p; p += *p == ',') {
+        if (sscanf(p, "%31[^:]:%d%n", name, &n_expert, &used) != 2)
+            break;
+        p += used;
+        slot = *p == '/' ? (int)strtol(p + 1, NULL, 10) : 0;
+        p += strcspn(p, ",");
+        json_array_append_new(list, json_pack("{s:s, s:i, s:i}", "name", name, "num_experts",
+                                              n_expert, "embedding_slot", slot));
+    }
+    json_object_set_new(config, "block", json_string(s->block));
+    put_int(config, "num_dense_layers", s->n_dense);
+    put_int(config, "expert_intermediate_size", s->d_ff_expert);
+    put_int(config, "num_experts_per_tok", s->top_k);
+    json_object_set_new(config, "domains", list);
+    put_int(config, "num_embedding_slots", s->n_slot);
+    json_object_set_new(config, "routing_seed", json_string(s->name));
+}
+
+static int is_pangu(const struct shape *s)
+{
+    return strcmp(s->block ? s->block : s->model_type, "pangu_alpha") == 0;
+}
+
 static json_t *shape_json(const struct shape *s)
 {
-    json_t *config =
-        json_pack("{s:[s], s:s, s:s, s:s}", "architectures", s->architecture, "model_type",
-                  s->model_type, "hidden_act", "silu", "torch_dtype", "bfloat16");
+    json_t *config = json_pack(
+        "{s:[s], s:s, s:s, s:s}", "architectures", s->architecture, "model_type", s->model_type,
+        "hidden_act", is_pangu(s) ? "gelu_pytorch_tanh" : "silu", "torch_dtype", "bfloat16");
     put_int(config, "num_hidden_layers", s->n_layer);
     put_int(config, "hidden_size", s->d_model);
     put_int(config, "num_attention_heads", s->n_head);
@@ -149,10 +210,13 @@ static json_t *shape_json(const struct shape *s)
         put_int(config, "intermediate_size", s->d_ff);
     if (s->n_expert)
         put_experts(config, s);
+    if (s->domains)
+        put_domains(config, s);
     put_int(config, "vocab_size", s->vocab);
     put_int(config, "max_position_embeddings", s->context);
-    json_object_set_new(config, "rope_theta", json_real(s->theta));
-    json_object_set_new(config, "rms_norm_eps", json_real(s->eps));
+    if (!is_pangu(s))
+        json_object_set_new(config, "rope_theta", json_real(s->theta));
+    json_object_set_new(config, is_pangu(s) ? "layer_norm_eps" : "rms_norm_eps", json_real(s->eps));
     json_object_set_new(config, "tie_word_embeddings", json_boolean(s->tied));
     json_object_set_new(config, "bos_token_id", s->bos < 0 ? json_null() : json_integer(s->bos));
     put_int(config, "eos_token_id", s->eos);

@@ -1,12 +1,14 @@
 /* synth: a checkpoint with random weights in a published shape, so that benchmarks and tests need
  * no download. Speed is that of the disk: normal numbers are drawn once into a table, and a tensor
  * is windows of it at offsets drawn from (seed, tensor name), so any tensor's bytes depend on
- * nothing else. Norm weights are 1, all other weights have one standard deviation. */
+ * nothing else. Norm weights are 1, all other weights have one standard deviation. Routing tables
+ * are drawn as docs/PANGU_SIGMA.md says. */
 #include "base/clock.h"
 #include "base/opt.h"
 #include "base/report.h"
 #include "base/rng.h"
 #include "model/checkpoint.h"
+#include "model/rre_table.h"
 #include "tools/commands.h"
 #include "tools/shapes.h"
 
@@ -22,17 +24,18 @@
 #define STREAM_TABLE    UINT64_C(0x73796e7468) /* no tensor's stream: those are hashes */
 
 struct synth {
-    const char *out, *dtype_text;
+    const char *out, *dtype_text, *domains;
     int64_t seed, layers, shard_size;
     double std;
     char *config; /* config.json as it will be written */
+    char *routing_seed;
     struct model_desc desc;
     enum dtype dtype;
     void *table; /* [TABLE_ELEMENTS] of dtype */
     void *ones;  /* [WINDOW_ELEMENTS] of dtype */
     struct ck_writer *writer;
     struct progress progress;
-    uint64_t bytes;
+    uint64_t bytes, params;
     sigset_t stop; /* blocked, and asked for between windows: then nothing half-written stays */
     struct err *err;
 };
@@ -43,7 +46,53 @@ static int is_norm(enum role role)
            role == ROLE_Q_NORM || role == ROLE_K_NORM;
 }
 
-/* config_adjust applies --layers and --dtype to the config. */
+/* layers_cut keeps --layers layers; of a model that begins with dense ones, the last stays sparse.
+ */
+static void layers_cut(json_t *root, int64_t layers)
+{
+    json_object_set_new(root, "num_hidden_layers", json_integer(layers));
+    json_t *types = json_object_get(root, "layer_types");
+    while (json_is_array(types) && json_array_size(types) > (size_t)layers)
+        json_array_remove(types, json_array_size(types) - 1);
+    if (json_integer_value(json_object_get(root, "num_dense_layers")) >= layers)
+        json_object_set_new(root, "num_dense_layers", json_integer(layers - 1));
+}
+
+/* listed: is the name one of the comma-separated list? */
+static int listed(const char *list, const char *name)
+{
+    size_t n = strlen(name);
+    for (const char *p = list; *p; p += *p == ',') {
+        size_t length = strcspn(p, ",");
+        if (length == n && memcmp(p, name, n) == 0)
+            return 1;
+        p += length;
+    }
+    return 0;
+}
+
+/* domains_keep drops the domains that --domains does not name. A name that is none is refused by
+ * the nearest that is. */
+static int domains_keep(struct synth *s, json_t *root, const char *path)
+{
+    int rc = desc_from_config(s->config, strlen(s->config), path, &s->desc, s->err);
+    for (const char *p = s->domains; *p && rc == 0; p += *p == ',') {
+        char name[32];
+        size_t length = strcspn(p, ",");
+        snprintf(name, sizeof(name), "%.*s", (int)(length < 31 ? length : 31), p);
+        int found = desc_domain_find(&s->desc, name, s->err);
+        rc = found < 0 ? found : 0;
+        p += length;
+    }
+    json_t *list = json_object_get(root, "domains");
+    for (size_t i = json_array_size(list); i-- > 0 && rc == 0;)
+        if (!listed(s->domains,
+                    json_string_value(json_object_get(json_array_get(list, i), "name"))))
+            json_array_remove(list, i);
+    return rc;
+}
+
+/* config_adjust applies --layers, --domains and --dtype to the config. */
 static int config_adjust(struct synth *s, const char *path)
 {
     json_error_t fault;
@@ -56,15 +105,18 @@ static int config_adjust(struct synth *s, const char *path)
     const char *name = s->dtype == DTYPE_F32 ? "float32" : "bfloat16";
     json_object_set_new(root, json_object_get(root, "dtype") ? "dtype" : "torch_dtype",
                         json_string(name));
-    if (s->layers > 0) {
-        json_object_set_new(root, "num_hidden_layers", json_integer(s->layers));
-        json_t *types = json_object_get(root, "layer_types");
-        while (json_is_array(types) && json_array_size(types) > (size_t)s->layers)
-            json_array_remove(types, json_array_size(types) - 1);
-    }
+    if (s->layers > 0)
+        layers_cut(root, s->layers);
+    int rc = s->domains ? domains_keep(s, root, path) : 0;
+    const char *seed = json_string_value(json_object_get(root, "routing_seed"));
+    s->routing_seed = strdup(seed ? seed : "");
     char *text = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
     json_decref(root);
-    if (!text)
+    if (rc) {
+        free(text);
+        return rc;
+    }
+    if (!text || !s->routing_seed)
         return err_set(s->err, ERR_NOMEM, "no memory for the config of %s", path);
     free(s->config);
     s->config = text;
@@ -101,14 +153,40 @@ static int declare(void *arg, enum role role, int layer, int expert)
 {
     struct synth *s = arg;
     char name[LIMIT_NAME_BYTES];
-    int rows, cols;
-    if (desc_tensor_name(&s->desc, role, layer, expert, name, sizeof(name)) != 0 ||
-        desc_tensor_shape(&s->desc, role, layer, &rows, &cols) != 0)
+    uint64_t dim[LIMIT_ST_DIMS], n = 1;
+    int n_dim = desc_tensor_dims(&s->desc, role, layer, dim);
+    enum dtype dtype = role_is_table(role) ? DTYPE_U16 : s->dtype;
+    if (n_dim < 0 || desc_tensor_name(&s->desc, role, layer, expert, name, sizeof(name)) != 0)
         return err_set(s->err, ERR_MODEL, "%s has a tensor without a name (role %d)",
                        s->desc.family, (int)role);
-    uint64_t dim[2] = {(uint64_t)rows, (uint64_t)cols};
-    s->bytes += dim[0] * (cols ? dim[1] : 1) * dtype_bytes(s->dtype);
-    return ck_writer_declare(s->writer, name, s->dtype, cols ? 2 : 1, dim, s->err);
+    for (int i = 0; i < n_dim; i++)
+        n *= dim[i];
+    s->bytes += n * dtype_bytes(dtype);
+    s->params += role_is_table(role) ? 0 : n;
+    return ck_writer_declare(s->writer, name, dtype, n_dim, dim, s->err);
+}
+
+/* fill_table draws one layer's routing table, domain after domain. */
+static int fill_table(struct synth *s, int layer)
+{
+    const struct model_desc *d = &s->desc;
+    size_t bytes = (size_t)d->vocab * (size_t)d->top_k * sizeof(uint16_t);
+    uint16_t *row = malloc(bytes);
+    int rc = row ? 0 : err_set(s->err, ERR_NOMEM, "no memory for a routing table");
+    for (int i = 0; i < d->n_domain && rc == 0; i++) {
+        const struct rre_table t = {.seed = s->routing_seed,
+                                    .domain = d->domain[i].name,
+                                    .layer = layer,
+                                    .vocab = d->vocab,
+                                    .n_expert = d->domain[i].n_expert,
+                                    .top_k = d->top_k};
+        rc = rre_table_draw(&t, row, s->err);
+        if (rc == 0)
+            rc = ck_writer_data(s->writer, row, bytes, s->err);
+        progress_add(&s->progress, bytes);
+    }
+    free(row);
+    return rc;
 }
 
 static int interrupted(const struct synth *s)
@@ -122,6 +200,8 @@ static int fill(void *arg, enum role role, int layer, int expert)
     struct synth *s = arg;
     char name[LIMIT_NAME_BYTES];
     int rows = 0, cols = 0, rc = 0;
+    if (role_is_table(role))
+        return fill_table(s, layer);
     desc_tensor_name(&s->desc, role, layer, expert, name, sizeof(name));
     desc_tensor_shape(&s->desc, role, layer, &rows, &cols);
     uint64_t n = (uint64_t)rows * (uint64_t)(cols ? cols : 1), width = dtype_bytes(s->dtype);
@@ -193,9 +273,8 @@ static int synth_run(struct synth *s, const char *what)
 static void report(const struct synth *s, int64_t ns)
 {
     char count[32], bytes[32], time[32];
-    uint64_t params = s->bytes / dtype_bytes(s->dtype);
     printf("%s: %s, %s parameters, %s in %s\n", s->out, s->desc.family,
-           human_count((double)params, count, sizeof(count)),
+           human_count((double)s->params, count, sizeof(count)),
            human_bytes((double)s->bytes, bytes, sizeof(bytes)),
            human_ns((double)ns, time, sizeof(time)));
 }
@@ -213,10 +292,12 @@ int cmd_synth(int argc, char **argv)
          100},
         {"layers", 0, OPT_INT, &s.layers, "N", "this many layers instead of the shape's", 1,
          LIMIT_LAYERS},
+        {"domains", 0, OPT_STR, &s.domains, "LIST", "only these of the shape's domains, as zh,code",
+         0, 0},
         {"shard-size", 0, OPT_SIZE, &s.shard_size, "BYTES", "cut files at this size, default 5G",
          1 << 10, 1e15},
         {0}};
-    char about[2048] =
+    char about[3072] =
         "Writes a checkpoint with random weights. SHAPE is the path of a config.json\n"
         "or one of these:\n\n";
     size_t used = strlen(about);
@@ -241,6 +322,7 @@ int cmd_synth(int argc, char **argv)
     else
         fprintf(stderr, "sigmoe synth: %s\n", err.text);
     free(s.config);
+    free(s.routing_seed);
     free(s.table);
     free(s.ones);
     return err_exit_code(rc);

@@ -112,8 +112,9 @@ static void dense_is(const struct fixture *f, enum precision precision)
         assert_int_equal(w->layer[i].o.dtype, precision_dtype(precision));
     }
     vector_is(w->final_norm, ROLE_FINAL_NORM, 0, d->d_model);
-    packed_is(&w->lm_head, 0, d->tied ? ROLE_EMBED : ROLE_LM_HEAD, 0, 0, d->vocab);
-    assert_ptr_equal(w->embed, checkpoint_find(f->model->ck, "model.embed_tokens.weight")->data);
+    packed_is(&w->lm_head[0], 0, d->tied ? ROLE_EMBED : ROLE_LM_HEAD, 0, 0, d->vocab);
+    assert_ptr_equal(w->embed.data,
+                     checkpoint_find(f->model->ck, "model.embed_tokens.weight")->data);
     assert_int_equal(w->bytes, weights_dense_bytes(d, precision));
 }
 
