@@ -15,7 +15,7 @@ static int add(struct prompts *p, int32_t *id, int n, struct err *err)
         return err_set(err, ERR_NOMEM, "no memory for a prompt");
     }
     p->at = at;
-    p->at[p->n++] = (struct prompt){id, n};
+    p->at[p->n++] = (struct prompt){.id = id, .n = n, .domain = DOMAIN_AUTO};
     return 0;
 }
 
@@ -83,6 +83,37 @@ int prompts_from_text(struct prompts *p, struct tokenizer *tok, const char *text
         return rc;
     }
     return add(p, ids.id, (int)ids.n, err);
+}
+
+int prompts_domains(struct prompts *p, const struct model_desc *desc, const char *list,
+                    struct err *err)
+{
+    int n = 0, domain = DOMAIN_AUTO;
+    for (const char *at = list; at != NULL && *at != 0; at += *at == ',') {
+        char name[LIMIT_NAME_BYTES];
+        size_t length = strcspn(at, ",");
+        snprintf(name, sizeof name, "%.*s", (int)(length < sizeof name ? length : sizeof name - 1),
+                 at);
+        int rc = desc_domain_read(desc, name, &domain, err);
+        if (rc != 0) {
+            return rc;
+        }
+        if (n < p->n) {
+            p->at[n].domain = domain;
+        }
+        n++;
+        at += length;
+    }
+    if (n > 1 && n != p->n) {
+        return err_set(err, ERR_USAGE,
+                       "--domain names %d domains for %d prompts; give one for all "
+                       "or one for each",
+                       n, p->n);
+    }
+    for (int i = n > 1 ? p->n : 0; i < p->n; i++) {
+        p->at[i].domain = domain;
+    }
+    return 0;
 }
 
 void prompts_fini(struct prompts *p)

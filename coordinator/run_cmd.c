@@ -38,6 +38,7 @@ static int check_prompts(const struct run *r, struct err *err)
     for (int i = 0; rc == 0 && i < r->prompts.n; i++) {
         struct request request = {.prompt = r->prompts.at[i].id,
                                   .n_prompt = r->prompts.at[i].n,
+                                  .domain = r->prompts.at[i].domain,
                                   .max_tokens = r->options.max_tokens};
         rc = request_check(&request, &r->host.model->desc, err);
     }
@@ -64,6 +65,9 @@ static int load(struct run *r, struct err *err)
         rc = read_prompts(r, err);
     }
     if (rc == 0) {
+        rc = prompts_domains(&r->prompts, &r->host.model->desc, r->options.domain, err);
+    }
+    if (rc == 0) {
         rc = check_prompts(r, err);
     }
     return rc != 0 ? rc
@@ -73,7 +77,8 @@ static int load(struct run *r, struct err *err)
 static int generate(struct run *r, struct err *err)
 {
     struct run_output *o = &r->output;
-    int rc = run_output_init(o, &r->options, r->host.tok, &clock_real, &r->prompts, err);
+    int rc = run_output_init(o, &r->options, &r->host.model->desc, r->host.tok, &clock_real,
+                             &r->prompts, err);
     o->start_ns = clock_now(&clock_real);
     for (int i = 0; rc == 0 && i < r->prompts.n; i++) {
         struct request request;

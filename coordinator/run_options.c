@@ -16,6 +16,7 @@ static const char about[] =
     "\n"
     "  sigmoe run ./olmoe --prompt 'Once upon a time' --max-tokens 64\n"
     "  sigmoe run ./olmoe --workers 2 --transport tcp --prompt 'Hello' --temperature 0.8 --seed 7\n"
+    "  sigmoe run ./sigma --domain code --prompt 'def main():'\n"
     "  sigmoe run ./olmoe --workers-at tcp://10.0.0.2:5701,tcp://10.0.0.3:5701 --token-ids 1,2,3";
 
 static int own_table(struct run_options *o, struct raw *r, struct opt *out)
@@ -25,6 +26,10 @@ static int own_table(struct run_options *o, struct raw *r, struct opt *out)
         {"token-ids", 0, OPT_STR, &o->token_ids, "LIST", "token ids to continue: 1,2,3", 0, 0},
         {"token-ids-file", 0, OPT_STR, &o->token_ids_file, "FILE",
          "one prompt of token ids a line; all run as one batch", 0, 0},
+        {"domain", 0, OPT_STR, &o->domain, "NAME",
+         "of the prompt, or auto (default): found out from it; with\n"
+         "--token-ids-file also one a line: zh,en,auto",
+         0, 0},
         {"max-tokens", 'n', OPT_INT, &r->max_tokens, "N",
          "tokens generated at most a prompt (128); 0 only evaluates", 0, LIMIT_CONTEXT},
         {"ignore-eos", 0, OPT_FLAG, &o->ignore_eos, NULL, "go on past the end-of-text token", 0, 0},
@@ -54,7 +59,7 @@ int run_options_parse(int argc, char **argv, struct run_options *o, struct err *
 {
     memset(o, 0, sizeof *o);
     struct raw r = {.max_tokens = 128, .top_p = 1.0, .repetition = 1.0};
-    struct opt opts[HOST_OPTIONS_MAX + 17] = {{0}};
+    struct opt opts[HOST_OPTIONS_MAX + 18] = {{0}};
     int n_own = own_table(o, &r, opts);
     host_options_table(&o->host, opts + n_own);
     const struct opt_command cmd = {"run", "sigmoe run MODEL_DIR --prompt TEXT [options]", about,

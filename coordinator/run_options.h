@@ -9,6 +9,7 @@ struct run_options {
     const char *dir;
     const char *prompt, *token_ids, *token_ids_file;
     const char *dump_logits;
+    const char *domain; /* NULL: auto */
     int json, ignore_eos, max_tokens;
     struct sampling sampling;
     struct host_options host;

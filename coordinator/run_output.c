@@ -7,6 +7,41 @@
 /* ---- callbacks of the engine ------------------------------------------------------------------
  */
 
+/* The likeliest domains, for a person. */
+static void print_domain(const struct run_seq *s)
+{
+    const struct model_desc *d = s->out->desc;
+    fprintf(stderr, "domain    %s", s->domain);
+    if (s->score != NULL) {
+        fprintf(stderr, ", found out (nats a token:");
+        uint8_t told[LIMIT_DOMAINS] = {0};
+        for (int n = 0; n < d->n_domain && n < 4; n++) {
+            int best = -1;
+            for (int i = 0; i < d->n_domain; i++) {
+                if (!told[i] && (best < 0 || s->score[i] > s->score[best])) {
+                    best = i;
+                }
+            }
+            told[best] = 1;
+            fprintf(stderr, "%s %s %.3f", n == 0 ? "" : ",", d->domain[best].name, s->score[best]);
+        }
+        fprintf(stderr, d->n_domain > 4 ? ", ...)" : ")");
+    }
+    fputc('\n', stderr);
+}
+
+static void on_domain(void *user, int domain, const double *score, int n_domain)
+{
+    struct run_seq *s = user;
+    s->domain = s->out->desc->domain[domain].name;
+    if (score != NULL && (s->score = malloc((size_t)n_domain * sizeof *score)) != NULL) {
+        memcpy(s->score, score, (size_t)n_domain * sizeof *score);
+    }
+    if (s->out->n == 1 && !s->out->options->json) {
+        print_domain(s);
+    }
+}
+
 static void on_logits(void *user, int pos, const float *logits, int vocab)
 {
     struct run_seq *s = user;
@@ -79,11 +114,12 @@ static int seq_init(struct run_output *o, int i, const struct prompts *p, struct
 }
 
 int run_output_init(struct run_output *o, const struct run_options *options,
-                    const struct tokenizer *tok, const struct clock *clock, const struct prompts *p,
-                    struct err *err)
+                    const struct model_desc *desc, const struct tokenizer *tok,
+                    const struct clock *clock, const struct prompts *p, struct err *err)
 {
     memset(o, 0, sizeof *o);
     o->options = options;
+    o->desc = desc;
     o->tok = tok;
     o->clock = clock;
     o->n = p->n;
@@ -102,6 +138,7 @@ void run_output_fini(struct run_output *o)
 {
     for (int i = 0; o->seq != NULL && i < o->n; i++) {
         free(o->seq[i].token);
+        free(o->seq[i].score);
         detok_destroy(o->seq[i].detok);
         if (o->seq[i].logits != NULL) {
             fclose(o->seq[i].logits);
@@ -118,10 +155,11 @@ void run_request(struct run_output *o, int i, const struct prompts *p, struct re
                                 .max_tokens = o->options->max_tokens,
                                 .sampling = o->options->sampling,
                                 .choice = 0,
-                                .domain = DOMAIN_AUTO,
+                                .domain = p->at[i].domain,
                                 .ignore_eos = o->options->ignore_eos,
                                 .all_logits = o->options->dump_logits != NULL,
                                 .user = &o->seq[i],
+                                .on_domain = on_domain,
                                 .on_logits = on_logits,
                                 .on_token = on_token,
                                 .on_done = on_done};
@@ -231,7 +269,15 @@ static int print_json_seq(const struct run_output *o, const struct run_seq *s, s
     } else {
         printf("null");
     }
-    printf(",\"finish_reason\":\"%s\"}", finish_name(s->finish));
+    printf(",\"finish_reason\":\"%s\"", finish_name(s->finish));
+    if (s->domain != NULL) {
+        printf(",\"domain\":\"%s\"", s->domain);
+    }
+    for (int i = 0; s->score != NULL && i < o->desc->n_domain; i++) {
+        printf("%s\"%s\":%.9g", i == 0 ? ",\"domain_scores\":{" : ",", o->desc->domain[i].name,
+               s->score[i]);
+    }
+    fputs(s->score != NULL ? "}}" : "}", stdout);
     return rc;
 }
 

@@ -18,6 +18,8 @@ struct run_seq {
     int n_token;
     enum finish finish;
     int done;
+    const char *domain; /* NULL in models without domains */
+    double *score;      /* [n_domain] when the domain was found out; else NULL */
     int64_t first_ns, last_ns;
     struct hash128 last_logits;
     FILE *logits;        /* a temporary file, when logits are dumped */
@@ -28,6 +30,7 @@ struct run_seq {
 
 struct run_output {
     const struct run_options *options;
+    const struct model_desc *desc;
     const struct tokenizer *tok; /* NULL: ids are printed */
     const struct clock *clock;
     struct run_seq *seq; /* [n] */
@@ -36,8 +39,8 @@ struct run_output {
 };
 
 int run_output_init(struct run_output *o, const struct run_options *options,
-                    const struct tokenizer *tok, const struct clock *clock, const struct prompts *p,
-                    struct err *err);
+                    const struct model_desc *desc, const struct tokenizer *tok,
+                    const struct clock *clock, const struct prompts *p, struct err *err);
 void run_output_fini(struct run_output *o);
 /* run_request fills the callbacks of prompt i's request. */
 void run_request(struct run_output *o, int i, const struct prompts *p, struct request *request);

@@ -11,6 +11,9 @@ occurs in some run. --full takes the whole product. Two more runs use workers th
 (--workers-at), with experts split unevenly and with replicas; and each instruction set of this CPU
 must agree with the baseline where it says that it is of the same numerics class.
 
+Of a model with domains the batch is mixed: each prompt has one of them, and the target's is in
+another embedding slot than its neighbours'.
+
 The prompt goes on with the fixture's first generated tokens, so that chunks of 5 are many and
 rotary scalings pass their original context inside the prompt.
 """
@@ -26,7 +29,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "suite"))
 sys.path.insert(0, os.path.join(HERE, "..", "..", "tools", "fixtures"))
 import stories  # noqa: E402
-from harness import Failure, TINY, Workers, floats, generate, main_of, vocab_of  # noqa: E402
+from harness import (Failure, TINY, Workers, floats, generate, main_of, run_sigmoe,  # noqa: E402
+                     vocab_of)
 from upcycle_mixtral import upcycle  # noqa: E402
 
 N_GENERATED = 10
@@ -35,6 +39,7 @@ TARGET_AT = 6  # the prompt's place in the batch
 SEED = 20261124
 STORIES = {"stories_mixtral": {"family": "mixtral", "n_expert": 8, "top_k": 2, "seed": 1},
            "stories_qwen2_moe": {"family": "qwen2_moe", "n_expert": 8, "top_k": 3, "seed": 2}}
+SYNTHETIC = ("tiny-sigma", "tiny-pangu")  # shapes of sigmoe synth
 
 
 def axes(n_expert):
@@ -95,6 +100,9 @@ class Bits:
         others = [[rng.randrange(3, self.vocab) for _ in range(rng.randint(1, 40))]
                   for _ in range(N_OTHER)]
         self.prompts = [*others[:TARGET_AT], prompt, *others[TARGET_AT:]]
+        names = domains_of(model)
+        self.domains = [names[(i - TARGET_AT + 1) % len(names)] for i in range(N_OTHER + 1)
+                        ] if names else []
         self.label = f"{os.path.basename(model)} {precision}"
         self.batch = None
         first = {name: values[0] for name, values in axes(0).items()}
@@ -107,7 +115,9 @@ class Bits:
 
     def run(self, row, env=None):
         prompts = self.prompts if row["batch"] else [self.prompts[TARGET_AT]]
-        return generate(self.binary, self.model, prompts, *self.common, *options_of(row),
+        domains = self.domains if row["batch"] else self.domains[TARGET_AT:TARGET_AT + 1]
+        given = ["--domain", ",".join(domains)] if domains else []
+        return generate(self.binary, self.model, prompts, *self.common, *given, *options_of(row),
                         max_tokens=N_GENERATED, env=env)
 
     def same(self, what, out, at, want, want_at):
@@ -159,10 +169,20 @@ def check_instruction_sets(bits):
             bits.same(f"instruction set {isa}", out, 0, bits.baseline, 0)
 
 
-def n_expert_of(model):
+def config_of(model):
     with open(os.path.join(model, "config.json"), encoding="utf-8") as f:
-        config = json.load(f)
+        return json.load(f)
+
+
+def n_expert_of(model):
+    config = config_of(model)
+    if "domains" in config:
+        return sum(domain["num_experts"] for domain in config["domains"])
     return config.get("num_local_experts", config.get("num_experts", 0))
+
+
+def domains_of(model):
+    return [domain["name"] for domain in config_of(model).get("domains", [])]
 
 
 def prompt_of(model):
@@ -175,7 +195,13 @@ def prompt_of(model):
     return expected["prompt"] + expected["greedy"][:20]
 
 
-def model_folder(name, tmp):
+def model_folder(binary, name, tmp):
+    if name in SYNTHETIC:
+        folder = os.path.join(tmp, name)
+        status, _, stderr = run_sigmoe(binary, ["synth", name, "-o", folder, "--std", "0.2"])
+        if status != 0:
+            raise Failure(f"sigmoe synth {name}: {stderr}")
+        return folder
     if name not in STORIES:
         return os.path.join(TINY, name)
     dense = stories.make_dense(os.path.join(tmp, "dense"))
@@ -185,7 +211,7 @@ def model_folder(name, tmp):
 
 def check(binary, name, full):
     with tempfile.TemporaryDirectory(prefix="sigmoe-bits-") as tmp:
-        model = model_folder(name, tmp)
+        model = model_folder(binary, name, tmp)
         n_expert, prompt = n_expert_of(model), prompt_of(model)
         values = axes(n_expert)
         rows = product(values) if full else covering(values, random.Random(SEED))
@@ -241,7 +267,7 @@ def main():
     parser.add_argument("--full", action="store_true", help="the whole product of options")
     parser.add_argument("--self-test", action="store_true", help="test this script, not sigmoe")
     parser.add_argument("name", nargs="?", help="a folder of tests/fixtures/tiny, or one of "
-                        + ", ".join(STORIES))
+                        + ", ".join((*STORIES, *SYNTHETIC)))
     args = parser.parse_args()
     if args.self_test:
         main_of(self_test)
