@@ -1,6 +1,7 @@
 /* sigmoe: one program with subcommands, in the manner of git. Here is their table and the dispatch;
  * each subcommand lives with its room, parses its own options and returns the exit status. */
 #include "base/opt.h"
+#include "coordinator/operate.h"
 #include "coordinator/run.h"
 #include "coordinator/serve.h"
 #include "tools/commands.h"
@@ -17,6 +18,10 @@ static const struct command {
     {"run", cmd_run, "generate text with a model, its experts in workers"},
     {"serve", cmd_serve, "answer OpenAI's HTTP interface with a model"},
     {"worker", cmd_worker, "hold experts of a model and compute them for coordinators"},
+    {"status", cmd_status, "show a running coordinator's workers and what they hold"},
+    {"rebalance", cmd_rebalance, "change who holds which expert, while requests run"},
+    {"drain", cmd_drain, "take a worker out of a running cluster"},
+    {"join", cmd_join, "add a worker to a running cluster"},
     {"chat", cmd_chat, "talk with a served model in the terminal"},
     {"inspect", cmd_inspect, "show what a checkpoint is and what a split would hold"},
     {"tokenize", cmd_tokenize, "turn text into token ids and back"},

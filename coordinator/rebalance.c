@@ -62,6 +62,11 @@ static void forget(struct rebalance *r)
     r->n_retire = r->n_part = 0;
 }
 
+struct pool *rebalance_pool(const struct rebalance *r)
+{
+    return r->config.pool;
+}
+
 void rebalance_destroy(struct rebalance *r)
 {
     if (!r) {
@@ -83,18 +88,6 @@ static void enter(struct rebalance *r, enum rebalance_state state, int64_t timeo
 
 /* ---- what the target says ---- */
 
-static int names(const struct placement *p, int layer, int expert, int worker)
-{
-    const int32_t *holder;
-    int n = placement_holders(p, layer, expert, &holder);
-    for (int i = 0; i < n; i++) {
-        if (holder[i] == worker) {
-            return 1;
-        }
-    }
-    return 0;
-}
-
 /* wanted writes what a worker shall hold: what `p` names, and with `keep` also what it holds now.
  * Returns how many of the named it lacks. */
 static int wanted(const struct rebalance *r, const struct placement *p, int worker, int keep,
@@ -104,7 +97,7 @@ static int wanted(const struct rebalance *r, const struct placement *p, int work
     memset(bits, 0, bytes);
     for (int layer = 0; layer < n_layer; layer++) {
         for (int e = 0; e < n_expert; e++) {
-            int want = names(p, layer, e, worker);
+            int want = placement_has(p, layer, e, worker);
             int have = pool_held(r->config.pool, worker, layer, e);
             lacks += want && !have;
             if (want || (keep && have)) {
@@ -338,7 +331,7 @@ static int gained(const struct rebalance *r)
         }
         for (int layer = 0; layer < placement_n_layer(r->target); layer++) {
             for (int e = 0; e < placement_n_expert(r->target); e++) {
-                if (names(r->target, layer, e, r->part[i]) &&
+                if (placement_has(r->target, layer, e, r->part[i]) &&
                     !pool_held(pool, r->part[i], layer, e)) {
                     return 0;
                 }
@@ -459,84 +452,4 @@ void rebalance_info_get(const struct rebalance *r, struct rebalance_info *out)
         out->loaded += m->loaded;
         out->total += m->total;
     }
-}
-
-/* ---- draining ---- */
-
-static int least_laden(const struct rebalance *r, const struct placement *p, int layer, int expert,
-                       const int *load, int worker)
-{
-    int best = -1;
-    for (int w = 0; w < pool_n_worker(r->config.pool); w++) {
-        struct pool_worker_info info;
-        pool_worker_info_get(r->config.pool, w, &info);
-        if (w == worker || !info.alive || info.retired || names(p, layer, expert, w)) {
-            continue;
-        }
-        if (best < 0 || load[w] < load[best]) {
-            best = w;
-        }
-    }
-    return best;
-}
-
-static int move_away(const struct rebalance *r, struct placement *p, int worker, int *load,
-                     struct err *err)
-{
-    const int32_t *holder;
-    for (int layer = 0; layer < placement_n_layer(p); layer++) {
-        for (int e = 0; e < placement_n_expert(p); e++) {
-            if (!names(p, layer, e, worker)) {
-                continue;
-            }
-            placement_remove(p, layer, e, worker);
-            if (placement_holders(p, layer, e, &holder) > 0) {
-                continue;
-            }
-            int to = least_laden(r, p, layer, e, load, worker);
-            if (to < 0) {
-                return err_set(err, ERR_USAGE, "no other worker is there to take its experts");
-            }
-            int rc = placement_add(p, layer, e, to, err);
-            if (rc) {
-                return rc;
-            }
-            load[to]++;
-        }
-    }
-    return 0;
-}
-
-int rebalance_drain(struct rebalance *r, int worker, struct err *err)
-{
-    struct pool *pool = r->config.pool;
-    struct pool_worker_info info;
-    char why[128];
-    struct placement *p;
-    if (worker < 0 || worker >= pool_n_worker(pool)) {
-        return err_set(err, ERR_USAGE, "there is no worker %d", worker);
-    }
-    pool_worker_info_get(pool, worker, &info);
-    if (info.retired) {
-        return err_set(err, ERR_USAGE, "worker %s is drained already", info.name);
-    }
-    int *load = calloc((size_t)pool_n_worker(pool), sizeof(*load));
-    if (!load) {
-        return err_set(err, ERR_NOMEM, "no memory to plan a drain");
-    }
-    for (int w = 0; w < pool_n_worker(pool); w++) {
-        struct pool_worker_info other;
-        pool_worker_info_get(pool, w, &other);
-        load[w] = other.n_held;
-    }
-    int rc = placement_copy(pool_placement(pool), &p, err);
-    if (rc == 0) {
-        int32_t retire = worker;
-        rc = move_away(r, p, worker, load, err);
-        snprintf(why, sizeof(why), "drain of worker %.100s", info.name);
-        rc = rc ? rc : rebalance_start(r, p, &retire, 1, why, err);
-        placement_destroy(p);
-    }
-    free(load);
-    return rc;
 }

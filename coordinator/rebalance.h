@@ -64,8 +64,15 @@ struct rebalance_info {
 };
 void rebalance_info_get(const struct rebalance *r, struct rebalance_info *out);
 
+struct pool *rebalance_pool(const struct rebalance *r);
+
 /* rebalance_drain plans where the experts of `worker` go, the least laden first, and starts:
  * whatever only it holds is given to others. ERR_USAGE: it is the only one. */
 int rebalance_drain(struct rebalance *r, int worker, struct err *err);
+
+/* rebalance_join gives a worker that has just come its share: experts of the most laden workers,
+ * until it holds as many as they do, layer by layer; what it holds already counts. ERR_AGAIN: it
+ * has not been welcomed yet. */
+int rebalance_join(struct rebalance *r, int worker, struct err *err);
 
 #endif

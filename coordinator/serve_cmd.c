@@ -4,6 +4,7 @@
 #include "coordinator/serve.h"
 
 #include "base/log.h"
+#include "coordinator/admin.h"
 #include "coordinator/api.h"
 #include "coordinator/host.h"
 #include <errno.h>
@@ -16,7 +17,7 @@
 #include <unistd.h>
 
 struct serve_options {
-    const char *dir, *host, *name, *key_file, *cors;
+    const char *dir, *host, *name, *key_file, *cors, *admin;
     int64_t port, body_bytes, conns, queue, choices, prompts;
     double shutdown_s;
     struct host_options model;
@@ -28,6 +29,8 @@ struct serve {
     struct ev_loop *loop;
     struct service *service;
     struct http_server *http;
+    struct control *control;
+    struct admin *admin;
     struct chat_template *chat;
     struct api api;
     char key[256], name[256];
@@ -56,7 +59,7 @@ static int parse(int argc, char **argv, struct serve_options *o, struct err *err
                                 .choices = 16,
                                 .prompts = 256,
                                 .shutdown_s = 30};
-    struct opt opts[HOST_OPTIONS_MAX + 12] = {
+    struct opt opts[HOST_OPTIONS_MAX + 13] = {
         {"host", 0, OPT_STR, &o->host, "ADDRESS", "to listen on (127.0.0.1)", 0, 0},
         {"port", 'p', OPT_INT, &o->port, "N", "to listen on (8000); 0: a free one", 0, 65535},
         {"served-model-name", 0, OPT_STR, &o->name, "NAME",
@@ -73,8 +76,12 @@ static int parse(int argc, char **argv, struct serve_options *o, struct err *err
         {"max-prompts", 0, OPT_INT, &o->prompts, "N", "prompts in one request (256)", 1, 65536},
         {"shutdown-timeout", 0, OPT_FLOAT, &o->shutdown_s, "S",
          "that running requests get after SIGTERM (30)", 0, 86400},
+        {"admin", 0, OPT_STR, &o->admin, "PATH",
+         "socket for sigmoe status, drain, join and rebalance; none: no socket\n"
+         "(default: sigmoe-PORT.sock in /run/user/UID or /tmp/sigmoe-UID)",
+         0, 0},
     };
-    host_options_table(&o->model, opts + 11);
+    host_options_table(&o->model, opts + 12);
     const struct opt_command cmd = {"serve", "sigmoe serve MODEL_DIR [options]", about, opts};
     int n = 1, rc = opt_parse(&cmd, argc, argv, &o->dir, &n, err);
     if (rc != 0) {
@@ -182,12 +189,18 @@ static int prepare_model(struct serve *s, struct err *err)
 static int start_http(struct serve *s, struct err *err)
 {
     const struct serve_options *o = &s->options;
+    int rc = control_create(host_pool(&s->host), &clock_real, s->loop, &s->control, err);
+    if (rc != 0) {
+        return rc;
+    }
     struct service_config sc = {.engine = s->host.engine,
                                 .pool = host_pool(&s->host),
+                                .tick = control_tick,
+                                .tick_user = s->control,
                                 .tok = s->host.tok,
                                 .desc = &s->host.model->desc,
                                 .clock = &clock_real};
-    int rc = service_create(&sc, s->loop, &s->service, err);
+    rc = service_create(&sc, s->loop, &s->service, err);
     if (rc != 0) {
         return rc;
     }
@@ -214,6 +227,14 @@ static int start_http(struct serve *s, struct err *err)
                              .backlog = 256,
                              .write_buffer_max = 8 << 20};
     return http_server_create(s->loop, &hc, api_handle, &s->api, &s->http, err);
+}
+
+static int open_admin(struct serve *s, struct err *err)
+{
+    char path[512];
+    admin_path_default(http_server_port(s->http), path, sizeof path);
+    const char *at = s->options.admin != NULL ? s->options.admin : path;
+    return strcmp(at, "none") == 0 ? 0 : admin_open(at, s->loop, s->control, &s->admin, err);
 }
 
 static void say_ready(const struct serve *s)
@@ -243,6 +264,9 @@ static int serve(struct serve *s, struct err *err)
         rc = s->loop == NULL ? err_set(err, ERR_NOMEM, "no event loop") : start_http(s, err);
     }
     if (rc == 0) {
+        rc = open_admin(s, err);
+    }
+    if (rc == 0) {
         watch_signals(s);
         say_ready(s);
         ev_run(s->loop, 0);
@@ -256,6 +280,8 @@ static void close_serve(struct serve *s)
         http_server_destroy(s->http);
     }
     service_destroy(s->service);
+    control_destroy(s->control); /* answers who still waits */
+    admin_close(s->admin);
     host_close(&s->host);
     chat_template_free(s->chat);
     if (s->loop != NULL) {

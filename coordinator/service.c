@@ -321,6 +321,9 @@ static void *engine_main(void *arg)
         if (!busy && s->config.pool != NULL) {
             pool_poll(s->config.pool);
         }
+        if (s->config.tick != NULL) {
+            s->config.tick(s->config.tick_user);
+        }
         sweep(s);
         publish(s);
         meter_tick(s->meter);

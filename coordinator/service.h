@@ -68,6 +68,10 @@ struct service_config {
     const struct tokenizer *tok; /* decoding only */
     const struct model_desc *desc;
     const struct clock *clock;
+    /* tick: called on the engine's thread between steps, at least ten times a second while it is
+     * idle. May be NULL. */
+    void (*tick)(void *user);
+    void *tick_user;
 };
 
 struct service;

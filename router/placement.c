@@ -202,6 +202,16 @@ int placement_holders(const struct placement *p, int layer, int expert, const in
     return cell ? cell->n : 0;
 }
 
+int placement_has(const struct placement *p, int layer, int expert, int worker)
+{
+    const int32_t *holder;
+    int n = placement_holders(p, layer, expert, &holder);
+    for (int i = 0; i < n; i++)
+        if (holder[i] == worker)
+            return 1;
+    return 0;
+}
+
 int placement_contiguous(int n_expert, int part, int n_part, int32_t *out)
 {
     int begin = (int)((int64_t)n_expert * part / n_part);

@@ -5,6 +5,7 @@
 #define ROUTER_PLACEMENT_H
 
 #include "base/err.h"
+#include <stddef.h>
 #include <stdint.h>
 
 struct placement; /* n_layer x n_expert -> ordered list of workers */
@@ -29,6 +30,8 @@ void placement_remove(struct placement *p, int layer, int expert, int worker);
 /* placement_holders returns how many workers hold it and points *out at them (valid until the table
  * changes). */
 int placement_holders(const struct placement *p, int layer, int expert, const int32_t **out);
+/* placement_has: does the table give (layer, expert) to `worker`? */
+int placement_has(const struct placement *p, int layer, int expert, int worker);
 
 /* placement_contiguous / round_robin: the experts of part `part` of n_part, ascending, into out
  * [<= n_expert]; returns how many. Parts differ by at most one expert. n_part may exceed n_expert.
@@ -40,6 +43,9 @@ int placement_round_robin(int n_expert, int part, int n_part, int32_t *out);
  * {"LAYER": "0-3", "*": "4-7"}}}, where LAYER is a list of layers and "*" every layer that no other
  * key names. placement_file_worker reads what one worker should hold:
  * held [n_layer, n_expert] bytes 0/1 written by the callee. */
+/* placement_text_worker: the same from text; `path` is used in messages only. */
+int placement_text_worker(const char *text, size_t bytes, const char *path, const char *worker,
+                          int n_layer, int n_expert, uint8_t *held, struct err *err);
 int placement_file_worker(const char *path, const char *worker, int n_layer, int n_expert,
                           uint8_t *held, struct err *err);
 

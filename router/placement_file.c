@@ -151,17 +151,19 @@ static int load_root(const char *path, json_t **out, struct err *err)
     return 0;
 }
 
-int placement_file_worker(const char *path, const char *worker, int n_layer, int n_expert,
-                          uint8_t *held, struct err *err)
+/* read_all reads what `worker` holds from the file's tree, which it takes over. */
+static int read_all(json_t *root, const char *path, const char *worker, int n_layer, int n_expert,
+                    uint8_t *held, struct err *err)
 {
+    int rc = 0;
     if (n_layer < 1 || n_layer > LIMIT_LAYERS || n_expert < 1 || n_expert > LIMIT_EXPERTS)
-        return err_set(err, ERR_LIMIT, "%s: %d layers x %d experts", path, n_layer, n_expert);
+        rc = err_set(err, ERR_LIMIT, "%s: %d layers x %d experts", path, n_layer, n_expert);
+    if (rc) {
+        json_decref(root);
+        return rc;
+    }
     size_t n_cell = (size_t)n_layer * (size_t)n_expert;
     struct reading r = {path, worker, n_layer, n_expert, NULL, NULL, NULL, NULL, err};
-    json_t *root = NULL;
-    int rc = load_root(path, &root, err);
-    if (rc)
-        return rc;
     r.held = calloc(n_cell, 1);
     r.named = calloc((size_t)n_layer, 1);
     r.expert = calloc((size_t)n_expert, sizeof(int32_t));
@@ -178,4 +180,22 @@ int placement_file_worker(const char *path, const char *worker, int n_layer, int
     free(r.held);
     json_decref(root);
     return rc;
+}
+
+int placement_text_worker(const char *text, size_t bytes, const char *path, const char *worker,
+                          int n_layer, int n_expert, uint8_t *held, struct err *err)
+{
+    json_error_t where;
+    json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &where);
+    if (!root)
+        return err_set(err, ERR_MODEL, "%s:%d:%d: %s", path, where.line, where.column, where.text);
+    return read_all(root, path, worker, n_layer, n_expert, held, err);
+}
+
+int placement_file_worker(const char *path, const char *worker, int n_layer, int n_expert,
+                          uint8_t *held, struct err *err)
+{
+    json_t *root = NULL;
+    int rc = load_root(path, &root, err);
+    return rc ? rc : read_all(root, path, worker, n_layer, n_expert, held, err);
 }
