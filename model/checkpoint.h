@@ -68,6 +68,11 @@ int ck_writer_data(struct ck_writer *w, const void *data, size_t bytes, struct e
 /* ck_writer_file writes a small file (config.json) beside the shards. */
 int ck_writer_file(struct ck_writer *w, const char *name, const void *data, size_t bytes,
                    struct err *err);
+/* ck_writer_finish completes the tensors, index included, so that the folder at ck_writer_path can
+ * be opened as a checkpoint before it gets its name; files may still be added. ck_writer_commit
+ * does it where nobody did. */
+int ck_writer_finish(struct ck_writer *w, struct err *err);
+const char *ck_writer_path(const struct ck_writer *w);
 int ck_writer_commit(struct ck_writer *w, struct err *err); /* destroys w in any case */
 void ck_writer_abort(struct ck_writer *w);
 

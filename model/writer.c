@@ -44,6 +44,7 @@ struct ck_writer {
     size_t at;
     uint64_t done, data_begin;
     int fd, open_shard;
+    int finished;
 };
 
 /* target_check: nothing, or an empty folder, is in the way. */
@@ -348,7 +349,7 @@ static void writer_free(struct ck_writer *w)
     free(w);
 }
 
-int ck_writer_commit(struct ck_writer *w, struct err *err)
+int ck_writer_finish(struct ck_writer *w, struct err *err)
 {
     int rc = w->n_shard ? pass_complete(w, err)
                         : err_set(err, ERR_USAGE, "%s: nothing was written", w->dir);
@@ -357,8 +358,20 @@ int ck_writer_commit(struct ck_writer *w, struct err *err)
                      w->entry[w->at].name);
     if (rc == 0)
         rc = file_close(w, err);
-    if (rc == 0 && w->n_shard > 1)
+    if (rc == 0 && w->n_shard > 1 && !w->finished)
         rc = index_write(w, err);
+    w->finished = rc == 0;
+    return rc;
+}
+
+const char *ck_writer_path(const struct ck_writer *w)
+{
+    return w->temp;
+}
+
+int ck_writer_commit(struct ck_writer *w, struct err *err)
+{
+    int rc = ck_writer_finish(w, err);
     if (rc == 0 && rename(w->temp, w->dir) != 0)
         rc = err_sys(err, ERR_IO, "cannot rename %s to %s", w->temp, w->dir);
     if (rc)
