@@ -3,6 +3,7 @@
  * config is read back and compared with the dense model, field by field: a form that would compute
  * another function is refused here, before a byte is written. */
 #include "model/json.h"
+#include "tools/hf_files.h"
 #include "tools/upcycle.h"
 
 #include <stdio.h>
@@ -138,11 +139,7 @@ static int rre_write(struct upcycle *u, json_t *root, int n_sparse)
     if (u->n_expert)
         return err_set(u->err, ERR_USAGE,
                        "--experts is for a learned gate; here it is --experts-per-domain");
-    names_write(root, "pangu_sigma", "PanguSigmaForCausalLM");
-    json_object_set_new(
-        root, "auto_map",
-        json_pack("{s:s, s:s}", "AutoConfig", "configuration_pangu_sigma.PanguSigmaConfig",
-                  "AutoModelForCausalLM", "modeling_pangu_sigma.PanguSigmaForCausalLM"));
+    hf_files_name(root);
     set_text(root, "block", d->block);
     set_int(root, "num_dense_layers", d->n_layer - n_sparse);
     set_int(root, "expert_intermediate_size", d->d_ff);

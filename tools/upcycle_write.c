@@ -3,6 +3,7 @@
  * declare and once to fill, in the same order. */
 #include "base/rng.h"
 #include "model/rre_table.h"
+#include "tools/hf_files.h"
 #include "tools/upcycle.h"
 
 #include <stdlib.h>
@@ -187,9 +188,9 @@ static int fill(void *arg, enum role role, int layer, int expert)
 static int files_write(struct upcycle *u)
 {
     int rc = copy_json(&u->copy, "config.json", json_incref(u->config));
-    if (rc == 0)
-        rc = copy_companions(&u->copy, u->dense->dir, NULL);
-    return rc;
+    if (rc == 0 && u->desc.n_domain > 0)
+        rc = hf_files_copy(&u->copy);
+    return rc ? rc : copy_companions(&u->copy, u->dense->dir, NULL);
 }
 
 int upcycle_write(struct upcycle *u)
