@@ -26,6 +26,7 @@ static const struct command {
     {"inspect", cmd_inspect, "show what a checkpoint is and what a split would hold"},
     {"tokenize", cmd_tokenize, "turn text into token ids and back"},
     {"upcycle", cmd_upcycle, "make a dense model sparse without changing its function"},
+    {"extract", cmd_extract, "cut a domain's submodel out of a model, with a proof"},
     {"eval", cmd_eval, "measure how well a model predicts texts"},
     {"synth", cmd_synth, "write a checkpoint with random weights in a published shape"},
 };

@@ -14,6 +14,8 @@ int cmd_synth(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
 /* cmd_upcycle makes a dense model sparse. */
 int cmd_upcycle(int argc, char **argv);
+/* cmd_extract cuts a domain's submodel out of a model with domains. */
+int cmd_extract(int argc, char **argv);
 /* cmd_eval measures how well a model predicts texts. */
 int cmd_eval(int argc, char **argv);
 /* version_print: version, compiler, instruction sets found, libraries; what a bug report needs. */

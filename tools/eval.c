@@ -1,6 +1,7 @@
 /* eval: `sigmoe eval`, and its report `perplexity`: one text, under one domain, under the domain
  * that fits, or under each. */
 #include "tools/eval.h"
+#include "base/log.h"
 #include "tools/commands.h"
 
 #include <jansson.h>
@@ -204,6 +205,9 @@ static const char about[] =
 int cmd_eval(int argc, char **argv)
 {
     static const char *const names[] = {"perplexity", "matrix", NULL};
+    /* Workers of a measurement come and go; SIGMOE_LOG=debug still shows it. */
+    if (log_level_get() == LOG_INFO)
+        log_set_level(LOG_WARN);
     if (argc > 1 && strcmp(argv[1], names[0]) == 0)
         return eval_perplexity(argc - 1, argv + 1);
     if (argc > 1 && strcmp(argv[1], names[1]) == 0)

@@ -10,7 +10,7 @@ import unittest
 
 SIGMOE = ""
 COMMANDS = ["run", "serve", "worker", "chat", "inspect", "tokenize",
-            "upcycle", "eval",
+            "upcycle", "extract", "eval",
             "synth"]
 
 
