@@ -6,6 +6,7 @@
  *    "layers": 16, "sparse_layers": [0, 1, ..], "experts": 64, "top_k": 8, "context": 4096,
  *    "window_s": 10.0,
  *    "tokens_per_s": {"prompt": 120.0, "generated": 35.5},        recent
+ *    "tokens": {"prompt": 900, "generated": 4000},
  *    "requests": {"running": 1, "waiting": 0, "finished": 17, "refused": 0},
  *    "kv": {"pages": 256, "free": 250},
  *    "workers": [{"name": "w0", "endpoint": "tcp://..", "state": "up" or "down",
@@ -18,22 +19,38 @@
  *                 "recent_rows": 40, "share": 0.5}, ..],   share of all recent rows
  *    "coordinator": {"rows": 0, "recent_rows": 0, "share": 0.0},   experts it computed itself
  *    "uncovered": 0,                           pairs of layer and expert that no worker holds
- *    "load": [[3, 0, ..], ..]}                 recent: [sparse layer][expert] times chosen */
+ *    "chat": true,                             whether it has a template for conversations
+ *    "domains": [{"name": "zh", "first": 0, "experts": 8}, ..],   whose experts are first, ...
+ *    "load": [[3, 0, ..], ..],                 recent: [sparse layer][expert] times chosen
+ *    "load_total": [[9, 1, ..], ..]} */
 #include "coordinator/api.h"
 
 #include <string.h>
 
-static json_t *load_of(const struct meter_view *v)
+static json_t *load_of(const struct meter_view *v, int total)
 {
     json_t *layers = json_array();
     for (int l = 0; l < v->n_sparse; l++) {
         json_t *row = json_array();
         for (int e = 0; e < v->n_expert; e++) {
-            json_array_append_new(row, json_integer(v->recent_load[l * v->n_expert + e]));
+            int i = l * v->n_expert + e;
+            json_array_append_new(
+                row, json_integer(total ? (json_int_t)v->load[i] : (json_int_t)v->recent_load[i]));
         }
         json_array_append_new(layers, row);
     }
     return layers;
+}
+
+static json_t *domains_of(const struct model_desc *d)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < d->n_domain; i++) {
+        json_array_append_new(list,
+                              json_pack("{s:s,s:i,s:i}", "name", d->domain[i].name, "first",
+                                        d->domain[i].first, "experts", d->domain[i].n_expert));
+    }
+    return list;
 }
 
 static json_t *sparse_layers(const struct model_desc *d)
@@ -113,7 +130,13 @@ void api_live(struct api *api, struct http_exchange *x)
         "requests", requests_of(&api->counts, &v.engine), "kv", "pages", v.engine.kv_pages, "free",
         v.engine.kv_pages_free);
     add_workers(o, &v);
-    json_object_set_new(o, "load", load_of(&v));
+    json_object_set_new(o, "tokens",
+                        json_pack("{s:I,s:I}", "prompt", (json_int_t)v.engine.prompt_tokens,
+                                  "generated", (json_int_t)v.engine.generated_tokens));
+    json_object_set_new(o, "chat", json_boolean(api->chat != NULL));
+    json_object_set_new(o, "domains", domains_of(d));
+    json_object_set_new(o, "load", load_of(&v, 0));
+    json_object_set_new(o, "load_total", load_of(&v, 1));
     meter_view_fini(&v);
     http_header(x, "Cache-Control", "no-store");
     api_json(x, o);
@@ -137,8 +160,8 @@ void api_asset_send(struct http_exchange *x, const struct api_asset *asset)
     http_header(x, "Cache-Control", "no-cache");
     http_header(x, "X-Content-Type-Options", "nosniff");
     http_header(x, "Content-Security-Policy",
-                "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' "
-                "'unsafe-inline'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; "
-                "form-action 'none'; frame-ancestors 'none'");
+                "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+                "connect-src 'self'; base-uri 'none'; form-action 'none'; "
+                "frame-ancestors 'none'");
     http_respond(x, 200, asset->type, asset->data, asset->n);
 }

@@ -7,6 +7,7 @@
 #include "coordinator/admin.h"
 #include "coordinator/api.h"
 #include "coordinator/host.h"
+#include "coordinator/page.h"
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -213,6 +214,8 @@ static int start_http(struct serve *s, struct err *err)
                           .service = s->service,
                           .n_choice_max = (int)o->choices,
                           .prompts_max = (int)o->prompts,
+                          .asset = page_assets,
+                          .n_asset = page_n_asset,
                           .created = (int64_t)time(NULL),
                           .start_ns = clock_now(&clock_real)};
     struct http_config hc = {.host = o->host,
