@@ -14,33 +14,10 @@
  * Order. Micro-batch 1 may hold later rows of a sequence whose earlier rows are in micro-batch 0,
  * so it starts layer l only after micro-batch 0 has started it (its keys are then in the cache).
  * Results do not depend on anything else about the interleaving. */
-#include "coordinator/engine.h"
+#include "coordinator/engine_state.h"
 
-#include "coordinator/sampler.h"
 #include <stdlib.h>
 #include <string.h>
-
-#define MICRO_MAX 2
-/* Rows the LM head computes at once. */
-#define LOGIT_ROWS 64
-
-enum micro_state { MICRO_READY, MICRO_AWAY };
-
-struct engine {
-    struct engine_config config;
-    struct forward forward;
-    struct kv kv;
-    struct sched sched;
-    struct micro *micro[MICRO_MAX];
-    int n_micro;
-    float *logits; /* [LOGIT_ROWS, vocab] */
-    struct sample_candidate *candidates;
-    uint64_t next_id;
-    struct engine_stats stats;
-    struct domain_stats *domain_stats; /* [n_domain] */
-    uint64_t *load;                    /* [n_sparse, n_expert] */
-    int *sparse_index;                 /* [n_layer] a layer's place among the sparse ones */
-};
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
@@ -96,7 +73,8 @@ int engine_create(const struct engine_config *config, struct engine **out, struc
     }
     if (rc == 0 && d->n_domain > 0) {
         e->domain_stats = calloc((size_t)d->n_domain, sizeof *e->domain_stats);
-        rc = e->domain_stats == NULL ? err_set(err, ERR_NOMEM, "no memory for an engine") : 0;
+        rc = e->domain_stats == NULL ? err_set(err, ERR_NOMEM, "no memory for an engine")
+                                     : domain_probe_create(d, &e->probe, err);
     }
     if (rc == 0) {
         e->logits = malloc((size_t)LOGIT_ROWS * (size_t)d->vocab * sizeof *e->logits);
@@ -128,6 +106,7 @@ void engine_destroy(struct engine *e)
     free(e->logits);
     free(e->candidates);
     free(e->domain_stats);
+    domain_probe_destroy(e->probe);
     free(e->load);
     free(e->sparse_index);
     free(e);
@@ -146,6 +125,10 @@ int engine_submit(struct engine *e, const struct request *request, uint64_t *id,
     if (seq == NULL) {
         return err_set(err, ERR_NOMEM, "no memory for a request of %d tokens", request->n_prompt);
     }
+    if (d->n_domain > 0 && request->domain == DOMAIN_AUTO) {
+        seq->held = d->n_domain > 1 && request->n_prompt > 1;
+        seq->request.domain = d->default_domain;
+    }
     rc = sched_add(&e->sched, seq, err);
     if (rc != 0) {
         seq_destroy(seq);
@@ -155,8 +138,11 @@ int engine_submit(struct engine *e, const struct request *request, uint64_t *id,
     return 0;
 }
 
-static void finish(struct engine *e, struct seq *seq, enum finish reason, const struct err *err)
+void engine_finish(struct engine *e, struct seq *seq, enum finish reason, const struct err *err)
 {
+    if (e->probe != NULL && domain_probe_of(e->probe) == seq) {
+        domain_probe_drop(e->probe);
+    }
     sched_remove(&e->sched, seq);
     if (seq->request.on_done != NULL) {
         seq->request.on_done(seq->request.user, reason, err);
@@ -184,7 +170,7 @@ static void reap_cancelled(struct engine *e)
 {
     for (int i = e->sched.n_running - 1; i >= 0; i--) {
         if (e->sched.running[i]->cancelled) {
-            finish(e, e->sched.running[i], FINISH_ABORT, NULL);
+            engine_finish(e, e->sched.running[i], FINISH_ABORT, NULL);
         }
     }
 }
@@ -192,25 +178,7 @@ static void reap_cancelled(struct engine *e)
 static void fail_all(struct engine *e, const struct err *err)
 {
     while (e->sched.n_running > 0) {
-        finish(e, e->sched.running[e->sched.n_running - 1], FINISH_ERROR, err);
-    }
-}
-
-/* Says which domain a new sequence has. */
-static void tell_domain(struct engine *e, struct seq *seq)
-{
-    const struct model_desc *d = e->forward.desc;
-    struct request *r = &seq->request;
-    if (seq->domain_told || d->n_domain == 0) {
-        return;
-    }
-    seq->domain_told = 1;
-    if (r->domain == DOMAIN_AUTO) {
-        r->domain = d->default_domain;
-    }
-    e->domain_stats[r->domain].requests++;
-    if (r->on_domain != NULL) {
-        r->on_domain(r->user, r->domain, NULL, d->n_domain);
+        engine_finish(e, e->sched.running[e->sched.n_running - 1], FINISH_ERROR, err);
     }
 }
 
@@ -311,11 +279,10 @@ static int end_layer(struct engine *e, struct micro *m, struct err *err)
     return rc;
 }
 
-/* One arrow of micro-batch i, if it can take one: 1, 0, or an error. */
-static int advance(struct engine *e, int i, struct err *err)
+/* One arrow of micro-batch i on its way to layer `end`, if it can take one: 1, 0, or an error. */
+static int advance(struct engine *e, int i, int end, struct err *err)
 {
     struct micro *m = e->micro[i];
-    int n_layer = e->forward.desc->n_layer;
     if (m->state == MICRO_AWAY) {
         if (!m->dispatch.done) {
             return 0;
@@ -323,7 +290,7 @@ static int advance(struct engine *e, int i, struct err *err)
         int rc = end_layer(e, m, err);
         return rc != 0 ? rc : 1;
     }
-    if (m->layer == n_layer) {
+    if (m->layer == end) {
         return 0;
     }
     if (i > 0) {
@@ -352,22 +319,21 @@ static void settle(struct engine *e)
     }
 }
 
-static int run_layers(struct engine *e, struct err *err)
+int engine_run_layers(struct engine *e, int end, struct err *err)
 {
-    int n_layer = e->forward.desc->n_layer;
     for (;;) {
         int moved = 0, open = 0;
         if (e->config.pool != NULL) {
             pool_poll(e->config.pool);
         }
         for (int i = 0; i < e->n_micro; i++) {
-            int rc = advance(e, i, err);
+            int rc = advance(e, i, end, err);
             if (rc < 0) {
                 settle(e);
                 return rc;
             }
             moved += rc;
-            open += e->micro[i]->layer < n_layer;
+            open += e->micro[i]->layer < end;
         }
         if (open == 0) {
             return 0;
@@ -377,112 +343,6 @@ static int run_layers(struct engine *e, struct err *err)
             pool_wait(e->config.pool, from + NS_PER_S);
             e->stats.wait_ns += clock_now(e->config.clock) - from;
         }
-    }
-}
-
-/* ---- logits and tokens ----------------------------------------------------------------------- */
-
-static int is_eos(const struct model_desc *d, int32_t token)
-{
-    for (int i = 0; i < d->n_eos; i++) {
-        if (d->eos[i] == token) {
-            return 1;
-        }
-    }
-    return 0;
-}
-
-/* Draws the next token of seq from the logits of its last known position. The sequence may be gone
- * after it. */
-static void draw(struct engine *e, struct seq *seq, float *logits)
-{
-    const struct request *r = &seq->request;
-    if (r->max_tokens == 0) {
-        finish(e, seq, FINISH_LENGTH, NULL);
-        return;
-    }
-    if (r->on_mask != NULL) {
-        r->on_mask(r->user, logits, e->forward.desc->vocab);
-    }
-    const struct sample_history history = {seq->n_in_prompt, seq->n_in_output};
-    int32_t token = sample(&r->sampling, &history, logits, e->forward.desc->vocab, r->choice,
-                           (uint64_t)seq->n_token, e->candidates);
-    seq_append(seq, token);
-    e->stats.generated_tokens++;
-    if (e->domain_stats != NULL) {
-        e->domain_stats[r->domain].generated_tokens++;
-    }
-    int stop = r->on_token != NULL ? r->on_token(r->user, token) : 0;
-    if (stop || (!r->ignore_eos && is_eos(e->forward.desc, token))) {
-        finish(e, seq, FINISH_STOP, NULL);
-    } else if (seq->n_token - seq->n_prompt >= r->max_tokens) {
-        finish(e, seq, FINISH_LENGTH, NULL);
-    }
-}
-
-/* Rows of one slot side by side, those of a sequence in their order. */
-static void sort_by_slot(const struct model_desc *d, int32_t *row, struct seq **owner, int n)
-{
-    if (d->n_slot == 1) {
-        return;
-    }
-    for (int i = 1; i < n; i++) {
-        int32_t r = row[i];
-        struct seq *seq = owner[i];
-        int at = i, slot = d->domain[seq->request.domain].slot;
-        for (; at > 0 && d->domain[owner[at - 1]->request.domain].slot > slot; at--) {
-            row[at] = row[at - 1];
-            owner[at] = owner[at - 1];
-        }
-        row[at] = r;
-        owner[at] = seq;
-    }
-}
-
-/* Logits of rows row[n] of m, of sequences owner[n]: told, and drawn from where they are the last.
- */
-static void logits_of(struct engine *e, struct micro *m, int32_t *row, struct seq **owner, int n)
-{
-    int vocab = e->forward.desc->vocab;
-    sort_by_slot(e->forward.desc, row, owner, n);
-    forward_logits(&e->forward, m, row, n, e->logits);
-    for (int i = 0; i < n; i++) {
-        struct seq *seq = owner[i];
-        float *logits = e->logits + (size_t)i * (size_t)vocab;
-        int pos = m->pos[row[i]];
-        if (seq->request.on_logits != NULL) {
-            seq->request.on_logits(seq->request.user, pos, logits, vocab);
-        }
-        if (pos == seq->n_token - 1) {
-            draw(e, seq, logits);
-        }
-    }
-}
-
-/* The rows of m that need logits: the last known position of each sequence, or all when asked. A
- * draw may free a sequence, but only with the last of its rows. */
-static void take_logits(struct engine *e, struct micro *m)
-{
-    int32_t row[LOGIT_ROWS];
-    struct seq *owner[LOGIT_ROWS];
-    int n = 0;
-    for (int s = 0; s < m->n_span; s++) {
-        struct seq *seq = m->span_seq[s];
-        int all = seq->request.all_logits, last = seq->n_token - 1;
-        for (int r = m->span[s].begin; r < m->span[s].end; r++) {
-            if (!all && m->pos[r] != last) {
-                continue;
-            }
-            row[n] = r;
-            owner[n++] = seq;
-            if (n == LOGIT_ROWS) {
-                logits_of(e, m, row, owner, n);
-                n = 0;
-            }
-        }
-    }
-    if (n > 0) {
-        logits_of(e, m, row, owner, n);
     }
 }
 
@@ -513,16 +373,22 @@ static void fill_micros(struct engine *e, int n_span, int n_row)
 int engine_step(struct engine *e, struct err *err)
 {
     reap_cancelled(e);
-    int n_row, n_span = sched_plan(&e->sched, &n_row);
-    if (n_span == 0) {
-        return 0;
-    }
     int64_t from = clock_now(e->config.clock);
+    int n_row, n_span = sched_plan(&e->sched, &n_row);
+    int probed = engine_probe(e, err);
+    if (probed < 0) {
+        fail_all(e, err);
+        return probed;
+    }
+    if (n_span == 0) {
+        e->stats.step_ns += probed ? clock_now(e->config.clock) - from : 0;
+        return probed;
+    }
     for (int s = 0; s < n_span; s++) {
-        tell_domain(e, e->sched.span[s].seq);
+        engine_tell_domain(e, e->sched.span[s].seq, NULL);
     }
     fill_micros(e, n_span, n_row);
-    int rc = run_layers(e, err);
+    int rc = engine_run_layers(e, e->forward.desc->n_layer, err);
     if (rc != 0) {
         fail_all(e, err);
         return rc;
@@ -538,7 +404,7 @@ int engine_step(struct engine *e, struct err *err)
         span->seq->n_done += rows;
     }
     for (int i = 0; i < e->n_micro; i++) {
-        take_logits(e, e->micro[i]);
+        engine_take_logits(e, e->micro[i]);
     }
     e->stats.steps++;
     e->stats.rows += (uint64_t)n_row;

@@ -38,7 +38,9 @@ void engine_destroy(struct engine *e);
 int engine_submit(struct engine *e, const struct request *request, uint64_t *id, struct err *err);
 /* engine_cancel ends a request with FINISH_ABORT before the next step; unknown ids are ignored. */
 void engine_cancel(struct engine *e, uint64_t id);
-/* engine_step: 1 a batch was computed; 0 nothing to do; negative: the cluster failed beyond repair
+/* A request of DOMAIN_AUTO is probed first (coordinator/domain_probe.h), unless the model has one
+ * domain or the prompt one token: then it has the default domain.
+ * engine_step: 1 a batch was computed; 0 nothing to do; negative: the cluster failed beyond repair
  * (running requests were told FINISH_ERROR). */
 int engine_step(struct engine *e, struct err *err);
 
@@ -49,10 +51,11 @@ struct domain_stats {
 
 struct engine_stats {
     uint64_t steps, rows, prompt_tokens, generated_tokens, dispatches;
-    int64_t step_ns;           /* in engine_step with work */
-    int64_t wait_ns;           /* of it: nothing to compute, experts away */
-    int64_t away_ns;           /* sum over dispatches, send to last row */
-    struct dispatch_time time; /* sums */
+    uint64_t probes, probe_rows; /* prompts whose domain was found out; rows computed for that */
+    int64_t step_ns;             /* in engine_step with work */
+    int64_t wait_ns;             /* of it: nothing to compute, experts away */
+    int64_t away_ns;             /* sum over dispatches, send to last row */
+    struct dispatch_time time;   /* sums */
     int kv_pages, kv_pages_free, running, waiting;
 };
 void engine_stats_get(const struct engine *e, struct engine_stats *out);

@@ -93,14 +93,14 @@ int sched_plan(struct sched *s, int *n_row)
     *n_row = 0;
     for (int i = 0; i < s->n_running && *n_row < s->config.rows_max; i++) {
         struct seq *seq = s->running[i];
-        if (seq->n_token - seq->n_done == 1) {
+        if (!seq->held && seq->n_token - seq->n_done == 1) {
             add_span(s, &n_span, n_row, seq, 1);
         }
     }
     for (int i = 0; i < s->n_running && *n_row < s->config.rows_max; i++) {
         struct seq *seq = s->running[i];
         int left = seq->n_token - seq->n_done, room = s->config.rows_max - *n_row;
-        if (left > 1) {
+        if (!seq->held && left > 1) {
             int rows = left < s->config.prefill_chunk ? left : s->config.prefill_chunk;
             add_span(s, &n_span, n_row, seq, rows < room ? rows : room);
         }

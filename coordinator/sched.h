@@ -35,7 +35,8 @@ void sched_fini(struct sched *s);
 /* sched_add queues; takes the sequence over on success. ERR_LIMIT when the cache can never hold it,
  * ERR_AGAIN when the queue is full. */
 int sched_add(struct sched *s, struct seq *seq, struct err *err);
-/* sched_plan fills s->span with the next step and returns how many spans; *n_row the rows. */
+/* sched_plan fills s->span with the next step and returns how many spans; *n_row the rows. A held
+ * sequence is admitted but gets no rows. */
 int sched_plan(struct sched *s, int *n_row);
 /* sched_remove takes a running sequence out and gives its pages back; the caller destroys it. */
 void sched_remove(struct sched *s, struct seq *seq);

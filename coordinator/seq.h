@@ -57,7 +57,8 @@ struct seq {
     int n_page;                          /* reserved; 0 while waiting */
     uint16_t *n_in_prompt, *n_in_output; /* [vocab] when a penalty is on */
     int cancelled;
-    int domain_told;
+    int held;        /* not to be computed yet: its domain is being found out */
+    int domain_told; /* also: counted */
     struct seq *next;
 };
 

@@ -11,8 +11,9 @@ occurs in some run. --full takes the whole product. Two more runs use workers th
 (--workers-at), with experts split unevenly and with replicas; and each instruction set of this CPU
 must agree with the baseline where it says that it is of the same numerics class.
 
-Of a model with domains the batch is mixed: each prompt has one of them, and the target's is in
-another embedding slot than its neighbours'.
+Of a model with domains the batch is mixed: each prompt has one of them, or its domain is found out
+(whose scores must be the same too), and the target's is in another embedding slot than its
+neighbours'.
 
 The prompt goes on with the fixture's first generated tokens, so that chunks of 5 are many and
 rotary scalings pass their original context inside the prompt.
@@ -100,7 +101,7 @@ class Bits:
         others = [[rng.randrange(3, self.vocab) for _ in range(rng.randint(1, 40))]
                   for _ in range(N_OTHER)]
         self.prompts = [*others[:TARGET_AT], prompt, *others[TARGET_AT:]]
-        names = domains_of(model)
+        names = domains_of(model) and [*domains_of(model), "auto"]
         self.domains = [names[(i - TARGET_AT + 1) % len(names)] for i in range(N_OTHER + 1)
                         ] if names else []
         self.label = f"{os.path.basename(model)} {precision}"
@@ -126,6 +127,9 @@ class Bits:
             raise Failure(f"{self.label}: {what}: {why}")
         if out.tokens[at] != want.tokens[want_at]:
             raise Failure(f"{self.label}: {what}: same logits, other tokens")
+        if out.domains[at] != want.domains[want_at]:
+            raise Failure(f"{self.label}: {what}: domain {out.domains[at]}, not "
+                          f"{want.domains[want_at]}")
 
     def check(self, row, extra_words=""):
         out = self.run(row)
@@ -248,7 +252,7 @@ def self_test():
 
     class Out:
         def __init__(self, raw):
-            self.logits, self.tokens = [raw], [[1]]
+            self.logits, self.tokens, self.domains = [raw], [[1]], [None]
 
     raw = bytes(range(32))
     bits.same("equal", Out(raw), 0, Out(raw), 0)

@@ -57,6 +57,7 @@ class Output:
         self.report = report
         self.tokens = [s["tokens"] for s in report["sequences"]]
         self.text = [s.get("text") for s in report["sequences"]]
+        self.domains = [(s.get("domain"), s.get("domain_scores")) for s in report["sequences"]]
         if len(self.tokens) != len(lengths):
             raise Failure(f"{len(lengths)} prompts gave {len(self.tokens)} sequences")
         self.logits = cut(dump, vocab, [n + max(len(t) - 1, 0)

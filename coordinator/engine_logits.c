@@ -1,0 +1,108 @@
+/* engine_logits: from the last layer to a token; see engine_state.h. */
+#include "coordinator/engine_state.h"
+
+#include "coordinator/sampler.h"
+
+static int is_eos(const struct model_desc *d, int32_t token)
+{
+    for (int i = 0; i < d->n_eos; i++) {
+        if (d->eos[i] == token) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* Draws the next token of seq from the logits of its last known position. The sequence may be gone
+ * after it. */
+static void draw(struct engine *e, struct seq *seq, float *logits)
+{
+    const struct request *r = &seq->request;
+    if (r->max_tokens == 0) {
+        engine_finish(e, seq, FINISH_LENGTH, NULL);
+        return;
+    }
+    if (r->on_mask != NULL) {
+        r->on_mask(r->user, logits, e->forward.desc->vocab);
+    }
+    const struct sample_history history = {seq->n_in_prompt, seq->n_in_output};
+    int32_t token = sample(&r->sampling, &history, logits, e->forward.desc->vocab, r->choice,
+                           (uint64_t)seq->n_token, e->candidates);
+    seq_append(seq, token);
+    e->stats.generated_tokens++;
+    if (e->domain_stats != NULL) {
+        e->domain_stats[r->domain].generated_tokens++;
+    }
+    int stop = r->on_token != NULL ? r->on_token(r->user, token) : 0;
+    if (stop || (!r->ignore_eos && is_eos(e->forward.desc, token))) {
+        engine_finish(e, seq, FINISH_STOP, NULL);
+    } else if (seq->n_token - seq->n_prompt >= r->max_tokens) {
+        engine_finish(e, seq, FINISH_LENGTH, NULL);
+    }
+}
+
+/* Rows of one slot side by side, those of a sequence in their order. */
+static void sort_by_slot(const struct model_desc *d, int32_t *row, struct seq **owner, int n)
+{
+    if (d->n_slot == 1) {
+        return;
+    }
+    for (int i = 1; i < n; i++) {
+        int32_t r = row[i];
+        struct seq *seq = owner[i];
+        int at = i, slot = d->domain[seq->request.domain].slot;
+        for (; at > 0 && d->domain[owner[at - 1]->request.domain].slot > slot; at--) {
+            row[at] = row[at - 1];
+            owner[at] = owner[at - 1];
+        }
+        row[at] = r;
+        owner[at] = seq;
+    }
+}
+
+/* Logits of rows row[n] of m, of sequences owner[n]: told, and drawn from where they are the last.
+ */
+static void logits_of(struct engine *e, struct micro *m, int32_t *row, struct seq **owner, int n)
+{
+    int vocab = e->forward.desc->vocab;
+    sort_by_slot(e->forward.desc, row, owner, n);
+    forward_logits(&e->forward, m, row, n, e->logits);
+    for (int i = 0; i < n; i++) {
+        struct seq *seq = owner[i];
+        float *logits = e->logits + (size_t)i * (size_t)vocab;
+        int pos = m->pos[row[i]];
+        if (seq->request.on_logits != NULL) {
+            seq->request.on_logits(seq->request.user, pos, logits, vocab);
+        }
+        if (pos == seq->n_token - 1) {
+            draw(e, seq, logits);
+        }
+    }
+}
+
+/* The rows of m that need logits: the last known position of each sequence, or all when asked. A
+ * draw may free a sequence, but only with the last of its rows. */
+void engine_take_logits(struct engine *e, struct micro *m)
+{
+    int32_t row[LOGIT_ROWS];
+    struct seq *owner[LOGIT_ROWS];
+    int n = 0;
+    for (int s = 0; s < m->n_span; s++) {
+        struct seq *seq = m->span_seq[s];
+        int all = seq->request.all_logits, last = seq->n_token - 1;
+        for (int r = m->span[s].begin; r < m->span[s].end; r++) {
+            if (!all && m->pos[r] != last) {
+                continue;
+            }
+            row[n] = r;
+            owner[n++] = seq;
+            if (n == LOGIT_ROWS) {
+                logits_of(e, m, row, owner, n);
+                n = 0;
+            }
+        }
+    }
+    if (n > 0) {
+        logits_of(e, m, row, owner, n);
+    }
+}
