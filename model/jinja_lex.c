@@ -16,8 +16,8 @@ struct lexer {
     struct err *err;
     const char *s;
     size_t n, pos;
-    size_t counted, line_start; /* lines are counted up to here */
-    uint32_t line;
+    size_t counted, line_start; /* lines and columns are counted up to here */
+    uint32_t line, column;      /* characters of the line so far */
     struct jtoks toks;
     size_t cap;
     char bracket[BRACKET_MAX];
@@ -36,19 +36,25 @@ int jinja_syntax(struct err *err, uint32_t line, uint32_t column, const char *fo
     return err_set(err, ERR_MODEL, "chat template, line %u, column %u: %s", line, column, text);
 }
 
-/* locate moves the line count forward to byte `at`; callers go forward only. */
+/* locate moves the count forward to byte `at`; callers go forward only. A token does not count its
+ * line again from the start: templates are often one long line. */
 static void locate(struct lexer *x, size_t at)
 {
     for (; x->counted < at; x->counted++) {
         if (x->s[x->counted] == '\n') {
             x->line++;
             x->line_start = x->counted + 1;
+            x->column = 0;
+        } else {
+            x->column += ((unsigned char)x->s[x->counted] & 0xc0) != 0x80;
         }
     }
 }
 
 static uint32_t column_of(const struct lexer *x, size_t at)
 {
+    if (at == x->counted)
+        return x->column + 1;
     return (uint32_t)(at >= x->line_start ? text_count(x->s + x->line_start, at - x->line_start) + 1
                                           : 1);
 }
