@@ -1,14 +1,18 @@
-/* plan: two passes over the slots. The first counts assignments an expert and chooses each expert's
- * holder; that fixes where every worker's and every segment's assignments lie. The second walks
- * rows in ascending order and drops each slot at its expert's cursor, so segments come out sorted
- * by row without sorting. Why one holder an expert and not a split: its weights are then read once.
+/* plan: two passes over the slots. The first counts assignments an expert and chooses who computes
+ * them (router/replica.c); that fixes where every worker's and every segment's assignments lie. The
+ * second walks rows in ascending order and drops each slot at its share's cursor, so segments come
+ * out sorted by row without sorting.
+ *
+ * Experts with one holder are settled first, then those with several, the most rows first: what can
+ * still be chosen fills what could not.
  *
  * Invariants, once built:
  * 1. every planned slot with an expert is in exactly one part's assign_slot or in orphan_slot;
- * 2. an expert's slots are all in one part;
+ * 2. an expert's slots are all in one part, or (split_rows) in runs of ascending slots, one a part;
  * 3. a part's rows are ascending and each appears once. */
 #include "router/plan.h"
 #include "base/limits.h"
+#include "router/replica.h"
 
 #include <string.h>
 
@@ -24,9 +28,11 @@ enum piece {
     PIECE_ASSIGN_SLOT,
     PIECE_ORPHANS,
     PIECE_WANTED,
+    PIECE_SHARES,
     PIECE_EXPERT_COUNT,
-    PIECE_EXPERT_WORKER,
-    PIECE_EXPERT_CURSOR,
+    PIECE_EXPERT_SHARE,
+    PIECE_EXPERT_N_SHARE,
+    PIECE_EXPERT_NEXT,
     PIECE_WORKER_COUNT,
     PIECE_WORKER_PART,
     PIECE_COUNT
@@ -34,13 +40,15 @@ enum piece {
 
 struct work {
     const struct plan_input *in;
-    int n_expert, n_slot;
-    uint8_t *wanted;        /* [n_slot] */
-    int32_t *expert_count;  /* [n_expert] planned slots */
-    int32_t *expert_worker; /* [n_expert] chosen holder, -1: none */
-    int32_t *expert_cursor; /* [n_expert] where its next assignment goes, within its part */
-    int32_t *worker_count;  /* [n_worker] assignments in this plan */
-    int32_t *worker_part;   /* [n_worker] index of its part */
+    int n_expert, n_slot, n_share;
+    uint8_t *wanted;         /* [n_slot] */
+    struct share *share;     /* [n_share] who computes how many of an expert's slots */
+    int32_t *expert_count;   /* [n_expert] planned slots */
+    int32_t *expert_share;   /* [n_expert] its first share; assign_slots moves it on */
+    int32_t *expert_n_share; /* [n_expert] 0: nobody holds it */
+    int32_t *expert_next;    /* [n_expert] next of its list, see choose_holders */
+    int32_t *worker_count;   /* [n_worker] assignments in this plan */
+    int32_t *worker_part;    /* [n_worker] index of its part */
     struct plan out;
     void *piece[PIECE_COUNT];
 };
@@ -52,13 +60,15 @@ static size_t least(size_t a, size_t b)
 
 static void piece_sizes(size_t n_slot, size_t n_expert, size_t n_worker, size_t bytes[PIECE_COUNT])
 {
-    size_t n_part = least(n_worker, least(n_slot, n_expert));
+    size_t n_share = n_expert + n_slot / PLAN_SPLIT_ROWS_MIN;
+    size_t n_part = least(n_worker, least(n_slot, n_share));
     for (int i = PIECE_ROWS; i <= PIECE_ORPHANS; i++)
         bytes[i] = n_slot * sizeof(int32_t);
     bytes[PIECE_PARTS] = n_part * sizeof(struct plan_part);
-    bytes[PIECE_SEG_EXPERT] = bytes[PIECE_SEG_COUNT] = n_expert * sizeof(int32_t);
+    bytes[PIECE_SEG_EXPERT] = bytes[PIECE_SEG_COUNT] = n_share * sizeof(int32_t);
     bytes[PIECE_WANTED] = n_slot;
-    for (int i = PIECE_EXPERT_COUNT; i <= PIECE_EXPERT_CURSOR; i++)
+    bytes[PIECE_SHARES] = n_share * sizeof(struct share);
+    for (int i = PIECE_EXPERT_COUNT; i <= PIECE_EXPERT_NEXT; i++)
         bytes[i] = n_expert * sizeof(int32_t);
     bytes[PIECE_WORKER_COUNT] = bytes[PIECE_WORKER_PART] = n_worker * sizeof(int32_t);
 }
@@ -90,8 +100,10 @@ static int carve(struct work *w, struct arena *mem, struct err *err)
     w->out.orphan_slot = w->piece[PIECE_ORPHANS];
     w->wanted = memset(w->piece[PIECE_WANTED], 0, n_slot);
     w->expert_count = memset(w->piece[PIECE_EXPERT_COUNT], 0, bytes[PIECE_EXPERT_COUNT]);
-    w->expert_worker = w->piece[PIECE_EXPERT_WORKER];
-    w->expert_cursor = w->piece[PIECE_EXPERT_CURSOR];
+    w->share = w->piece[PIECE_SHARES];
+    w->expert_share = w->piece[PIECE_EXPERT_SHARE];
+    w->expert_n_share = memset(w->piece[PIECE_EXPERT_N_SHARE], 0, bytes[PIECE_EXPERT_N_SHARE]);
+    w->expert_next = w->piece[PIECE_EXPERT_NEXT];
     w->worker_count = memset(w->piece[PIECE_WORKER_COUNT], 0, bytes[PIECE_WORKER_COUNT]);
     w->worker_part = w->piece[PIECE_WORKER_PART];
     return 0;
@@ -142,46 +154,59 @@ static int count_experts(struct work *w, struct err *err)
     return 0;
 }
 
-static int64_t load_of(const struct work *w, int32_t worker)
+static int check_holders(const struct work *w, const int32_t *holder, int n, struct err *err)
 {
-    return (int64_t)w->worker_count[worker] + (w->in->load ? w->in->load[worker] : 0);
-}
-
-/* choose_holder: *out is the holder, or -1 when nobody holds the expert. */
-static int choose_holder(const struct work *w, int expert, int32_t *out, struct err *err)
-{
-    const int32_t *holder;
-    int n = placement_holders(w->in->placement, w->in->layer, expert, &holder);
-    int32_t best = -1;
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++)
         if (holder[i] >= w->in->n_worker)
             return err_set(err, ERR_LIMIT, "the placement names worker %d, the plan has %d",
                            holder[i], w->in->n_worker);
-        if (best < 0 ||
-            (w->in->choice == REPLICA_LEAST_LOADED && load_of(w, holder[i]) < load_of(w, best)))
-            best = holder[i];
-    }
-    *out = best;
     return 0;
 }
 
-/* choose_holders also gives each segment its place: experts come ascending, so a worker's count so
- * far is where its next segment begins. */
+static void settle(struct work *w, int expert, const int32_t *holder, int n_holder)
+{
+    struct share *share = w->share + w->n_share;
+    int n = replica_share(w->in, expert, w->expert_count[expert], holder, n_holder, w->worker_count,
+                          share);
+    w->expert_share[expert] = w->n_share;
+    w->expert_n_share[expert] = n;
+    w->n_share += n;
+    for (int i = 0; i < n; i++)
+        w->worker_count[share[i].worker] += share[i].count;
+}
+
+static int log2_floor(uint32_t x)
+{
+    return 31 - __builtin_clz(x);
+}
+
+/* choose_holders: experts with a choice wait in a list for each power of two of their rows, which
+ * is order enough to settle the largest first without sorting. */
 static int choose_holders(struct work *w, struct err *err)
 {
-    for (int expert = 0; expert < w->n_expert; expert++) {
+    int32_t waiting[32];
+    const int32_t *holder;
+    memset(waiting, -1, sizeof(waiting));
+    for (int expert = w->n_expert - 1; expert >= 0; expert--) {
         if (w->expert_count[expert] == 0)
             continue;
-        int32_t worker = -1;
-        int rc = choose_holder(w, expert, &worker, err);
+        int n = placement_holders(w->in->placement, w->in->layer, expert, &holder);
+        int rc = check_holders(w, holder, n, err);
         if (rc)
             return rc;
-        w->expert_worker[expert] = worker;
-        if (worker < 0)
+        if (n == 1)
+            settle(w, expert, holder, n);
+        if (n < 2)
             continue;
-        w->expert_cursor[expert] = w->worker_count[worker];
-        w->worker_count[worker] += w->expert_count[expert];
+        int32_t *list = &waiting[log2_floor((uint32_t)w->expert_count[expert])];
+        w->expert_next[expert] = *list;
+        *list = expert;
     }
+    for (int i = 31; i >= 0; i--)
+        for (int32_t expert = waiting[i]; expert >= 0; expert = w->expert_next[expert]) {
+            int n = placement_holders(w->in->placement, w->in->layer, expert, &holder);
+            settle(w, expert, holder, n);
+        }
     return 0;
 }
 
@@ -208,14 +233,18 @@ static void lay_parts(struct work *w)
     }
 }
 
-/* lay_segments: count a worker's segments, cut the arrays, then fill in ascending order of expert.
- */
+static struct plan_part *part_of(struct work *w, int32_t worker)
+{
+    return &w->out.part[w->worker_part[worker]];
+}
+
+/* lay_segments: count a worker's segments, cut the arrays, then fill in ascending order of expert;
+ * a segment's assignments begin where those of its worker end so far. */
 static void lay_segments(struct work *w)
 {
     int32_t *seg_expert = w->piece[PIECE_SEG_EXPERT], *seg_count = w->piece[PIECE_SEG_COUNT];
-    for (int expert = 0; expert < w->n_expert; expert++)
-        if (w->expert_count[expert] && w->expert_worker[expert] >= 0)
-            w->out.part[w->worker_part[w->expert_worker[expert]]].n_seg++;
+    for (int i = 0; i < w->n_share; i++)
+        part_of(w, w->share[i].worker)->n_seg++;
     int at = 0;
     for (int i = 0; i < w->out.n_part; i++) {
         struct plan_part *part = &w->out.part[i];
@@ -223,14 +252,28 @@ static void lay_segments(struct work *w)
         part->seg_count = seg_count + at;
         at += part->n_seg;
         part->n_seg = 0;
+        w->worker_count[part->worker] = 0;
     }
     for (int expert = 0; expert < w->n_expert; expert++) {
-        if (!w->expert_count[expert] || w->expert_worker[expert] < 0)
-            continue;
-        struct plan_part *part = &w->out.part[w->worker_part[w->expert_worker[expert]]];
-        part->seg_expert[part->n_seg] = expert;
-        part->seg_count[part->n_seg++] = w->expert_count[expert];
+        for (int i = 0; i < w->expert_n_share[expert]; i++) {
+            struct share *share = &w->share[w->expert_share[expert] + i];
+            struct plan_part *part = part_of(w, share->worker);
+            part->seg_expert[part->n_seg] = expert;
+            part->seg_count[part->n_seg++] = share->count;
+            share->cursor = w->worker_count[share->worker];
+            w->worker_count[share->worker] += share->count;
+        }
     }
+}
+
+/* next_share: the share that an expert's next slot belongs to; full ones are left behind. */
+static struct share *next_share(struct work *w, int32_t expert)
+{
+    struct share *share = &w->share[w->expert_share[expert]];
+    if (share->count == 0)
+        share = &w->share[++w->expert_share[expert]];
+    share->count--;
+    return share;
 }
 
 static void assign_slots(struct work *w)
@@ -238,16 +281,16 @@ static void assign_slots(struct work *w)
     for (int slot = 0; slot < w->n_slot; slot++) {
         if (!w->wanted[slot])
             continue;
-        int32_t expert = w->in->slot_expert[slot], worker = w->expert_worker[expert];
-        if (worker < 0) {
+        int32_t expert = w->in->slot_expert[slot];
+        if (w->expert_n_share[expert] == 0) {
             w->out.orphan_slot[w->out.n_orphan++] = slot;
             continue;
         }
-        struct plan_part *part = &w->out.part[w->worker_part[worker]];
-        int32_t row = slot / w->in->top_k;
+        struct share *share = next_share(w, expert);
+        struct plan_part *part = part_of(w, share->worker);
+        int32_t row = slot / w->in->top_k, at = share->cursor++;
         if (part->n_row == 0 || part->row[part->n_row - 1] != row)
             part->row[part->n_row++] = row;
-        int32_t at = w->expert_cursor[expert]++;
         part->assign_row[at] = part->n_row - 1;
         part->assign_slot[at] = slot;
     }

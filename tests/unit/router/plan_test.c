@@ -199,10 +199,19 @@ static void plan_refuses_bad_input_and_leaves_arena_and_plan(void **state)
     placement_destroy(p);
 }
 
+static int holds(const struct placement *p, int layer, int expert, int worker)
+{
+    const int32_t *holder;
+    int n = placement_holders(p, layer, expert, &holder), found = 0;
+    for (int i = 0; i < n; i++)
+        found |= holder[i] == worker;
+    return found;
+}
+
 /* check_part: ascending rows and segments, sorted assignments that point where they say; marks each
  * slot it finds. */
 static void check_part(const struct plan_part *part, const struct plan_input *in, int *seen,
-                       int *worker_of_expert)
+                       int *worker_of_expert, int *last_slot_of_expert)
 {
     for (int i = 1; i < part->n_row; i++)
         assert_true(part->row[i] > part->row[i - 1]);
@@ -211,8 +220,13 @@ static void check_part(const struct plan_part *part, const struct plan_input *in
         int32_t expert = part->seg_expert[s];
         assert_true(s == 0 || expert > part->seg_expert[s - 1]);
         assert_true(part->seg_count[s] > 0);
-        assert_int_equal(worker_of_expert[expert], -1);
+        /* Cut experts come in runs: a higher worker's slots are all behind a lower one's. */
+        assert_true(worker_of_expert[expert] < 0 || in->split_rows > 0);
+        assert_true(worker_of_expert[expert] < 0 || part->seg_count[s] >= in->split_rows);
+        assert_true(part->assign_slot[at] > last_slot_of_expert[expert]);
+        assert_true(holds(in->placement, in->layer, expert, part->worker));
         worker_of_expert[expert] = part->worker;
+        last_slot_of_expert[expert] = part->assign_slot[at + part->seg_count[s] - 1];
         for (int i = 0; i < part->seg_count[s]; i++, at++) {
             int32_t slot = part->assign_slot[at], row = part->assign_row[at];
             assert_in_range(row, 0, part->n_row - 1);
@@ -228,29 +242,18 @@ static void check_part(const struct plan_part *part, const struct plan_input *in
         assert_int_equal(used[i], 1);
 }
 
-static int holds(const struct placement *p, int layer, int expert, int worker)
-{
-    const int32_t *holder;
-    int n = placement_holders(p, layer, expert, &holder), found = 0;
-    for (int i = 0; i < n; i++)
-        found |= holder[i] == worker;
-    return found;
-}
-
 static void check_plan(const struct plan *plan, const struct plan_input *in, const uint8_t *wanted)
 {
-    static int seen[4096], worker_of_expert[64];
+    static int seen[4096], worker_of_expert[64], last_slot_of_expert[64];
     int n_slot = in->n_row * in->top_k;
     memset(seen, 0, sizeof(seen));
     memset(worker_of_expert, -1, sizeof(worker_of_expert));
+    memset(last_slot_of_expert, -1, sizeof(last_slot_of_expert));
     for (int i = 0; i < plan->n_part; i++) {
         assert_true(i == 0 || plan->part[i].worker > plan->part[i - 1].worker);
         assert_true(plan->part[i].n_assign > 0);
-        check_part(&plan->part[i], in, seen, worker_of_expert);
+        check_part(&plan->part[i], in, seen, worker_of_expert, last_slot_of_expert);
     }
-    for (int e = 0; e < placement_n_expert(in->placement); e++)
-        if (worker_of_expert[e] >= 0)
-            assert_true(holds(in->placement, in->layer, e, worker_of_expert[e]));
     for (int i = 0; i < plan->n_orphan; i++) {
         const int32_t *holder;
         int32_t slot = plan->orphan_slot[i];
@@ -263,6 +266,136 @@ static void check_plan(const struct plan *plan, const struct plan_input *in, con
         assert_int_equal(seen[slot], wanted[slot] && in->slot_expert[slot] >= 0);
 }
 
+/* Three workers hold everything; 40 rows of expert 0 and 4 of expert 1. */
+struct replicated {
+    struct placement *p;
+    struct arena mem;
+    int32_t slot[44];
+    struct plan_input in;
+    struct plan plan;
+};
+
+static void replicated_init(struct replicated *r)
+{
+    memset(r, 0, sizeof(*r));
+    assert_int_equal(placement_create(1, 2, &r->p, NULL), 0);
+    for (int i = 0; i < 6; i++)
+        assert_int_equal(placement_add(r->p, 0, i % 2, i / 2, NULL), 0);
+    for (int i = 0; i < 44; i++)
+        r->slot[i] = i % 11 == 10;
+    assert_int_equal(arena_init(&r->mem, plan_arena_bytes(44, 1, 2, 3)), 0);
+    r->in = (struct plan_input){.placement = r->p,
+                                .n_row = 44,
+                                .top_k = 1,
+                                .slot_expert = r->slot,
+                                .choice = REPLICA_LEAST_LOADED,
+                                .n_worker = 3};
+}
+
+/* replicated_plan: how many of each expert's slots each worker gets. */
+static void replicated_plan(struct replicated *r, int got[3][2])
+{
+    memset(got, 0, 3 * sizeof(got[0]));
+    arena_reset(&r->mem);
+    assert_int_equal(plan_build(&r->plan, &r->in, &r->mem, NULL), 0);
+    for (int i = 0; i < r->plan.n_part; i++) {
+        const struct plan_part *part = &r->plan.part[i];
+        for (int s = 0; s < part->n_seg; s++)
+            got[part->worker][part->seg_expert[s]] += part->seg_count[s];
+    }
+}
+
+static void replicated_fini(struct replicated *r)
+{
+    arena_fini(&r->mem);
+    placement_destroy(r->p);
+}
+
+static void plan_cuts_a_hot_expert_over_its_holders(void **state)
+{
+    (void)state;
+    struct replicated r;
+    int got[3][2];
+    const int32_t load[] = {0, 14, 100};
+    replicated_init(&r);
+    replicated_plan(&r, got);
+    assert_int_equal(got[0][0], 40);
+    assert_int_equal(got[1][1], 4);
+    r.in.split_rows = 12;
+    replicated_plan(&r, got);
+    assert_int_equal(got[0][0], 14); /* 13 1/3 each, the rest to the first */
+    assert_int_equal(got[1][0], 13);
+    assert_int_equal(got[2][0], 13);
+    r.in.load = load; /* the third is busy; 40 + 14 rows even out at 27 */
+    replicated_plan(&r, got);
+    assert_int_equal(got[0][0], 27);
+    assert_int_equal(got[1][0], 13);
+    assert_int_equal(got[2][0], 0);
+    r.in.split_rows = 14; /* 13 rows are no piece then */
+    replicated_plan(&r, got);
+    assert_int_equal(got[0][0], 40);
+    replicated_fini(&r);
+}
+
+static void plan_cuts_by_speed(void **state)
+{
+    (void)state;
+    struct replicated r;
+    int got[3][2];
+    const float speed[] = {1, 3, 1};
+    replicated_init(&r);
+    r.in.split_rows = 8;
+    r.in.speed = speed;
+    r.in.choice = REPLICA_BY_SPEED;
+    replicated_plan(&r, got);
+    assert_int_equal(got[0][0], 8);
+    assert_int_equal(got[1][0], 24);
+    assert_int_equal(got[2][0], 8);
+    r.in.split_rows = 0;
+    replicated_plan(&r, got);
+    assert_int_equal(got[1][0], 40);
+    assert_int_equal(got[0][1], 4);
+    r.in.choice = REPLICA_TWO_CHOICES; /* does not cut */
+    r.in.split_rows = 8;
+    replicated_plan(&r, got);
+    assert_true(got[0][0] == 40 || got[1][0] == 40 || got[2][0] == 40);
+    replicated_fini(&r);
+}
+
+static void plan_takes_turns_prefers_the_near_and_draws_by_seed(void **state)
+{
+    (void)state;
+    struct replicated r;
+    int got[3][2], seen[3] = {0}, drawn[3] = {0};
+    const int32_t distance[] = {1, 0, 0}, load[] = {0, 9, 3};
+    replicated_init(&r);
+    r.in.choice = REPLICA_LOCAL;
+    r.in.distance = distance;
+    r.in.load = load;
+    replicated_plan(&r, got);
+    assert_int_equal(got[2][0], 40);
+    assert_int_equal(got[1][1], 4);
+    r.in.load = NULL;
+    for (r.in.seed = 0; r.in.seed < 30; r.in.seed++) {
+        r.in.choice = REPLICA_ROUND_ROBIN;
+        replicated_plan(&r, got);
+        assert_int_equal(got[r.in.seed % 3][0], 40);
+        assert_int_equal(got[(r.in.seed + 1) % 3][1], 4);
+        r.in.choice = REPLICA_TWO_CHOICES;
+        replicated_plan(&r, got);
+        for (int i = 0; i < 3; i++)
+            seen[i] += got[i][0] == 40;
+        int again[3][2];
+        replicated_plan(&r, again);
+        assert_memory_equal(got, again, sizeof(got));
+        drawn[0] += got[0][0] && got[0][1]; /* the second goes where the first did not */
+    }
+    assert_true(seen[0] > 0 && seen[1] > 0); /* the lower of two equals: never the last */
+    assert_int_equal(seen[2], 0);
+    assert_int_equal(drawn[0], 0);
+    replicated_fini(&r);
+}
+
 static uint32_t draw(uint64_t *at, uint32_t below)
 {
     uint32_t r[4];
@@ -273,7 +406,8 @@ static uint32_t draw(uint64_t *at, uint32_t below)
 static void random_plans_keep_the_invariants(void **state)
 {
     (void)state;
-    static int32_t slots[4096], only[4096], load[16];
+    static int32_t slots[4096], only[4096], load[16], distance[16];
+    static float speed[16];
     static uint8_t wanted[4096];
     uint64_t at = 0;
     for (int round = 0; round < 400; round++) {
@@ -293,7 +427,8 @@ static void random_plans_keep_the_invariants(void **state)
                 only[n_only++] = i;
         }
         for (int i = 0; i < n_worker; i++)
-            load[i] = (int32_t)draw(&at, 100);
+            load[i] = (int32_t)draw(&at, 100), distance[i] = (int32_t)draw(&at, 3),
+            speed[i] = (float)(1 + draw(&at, 4));
         struct plan_input in = {
             .placement = p,
             .layer = layer,
@@ -302,8 +437,12 @@ static void random_plans_keep_the_invariants(void **state)
             .slot_expert = slots,
             .only_slot = again ? only : NULL,
             .n_only = n_only,
-            .choice = round % 2 ? REPLICA_LEAST_LOADED : REPLICA_FIRST,
+            .choice = (enum replica_choice)(round % 6),
             .load = round % 4 == 1 ? load : NULL,
+            .speed = round % 8 < 4 ? speed : NULL,
+            .distance = round % 16 < 8 ? distance : NULL,
+            .seed = (uint64_t)round,
+            .split_rows = round % 5 > 1 ? 8 << round % 3 : 0,
             .n_worker = n_worker,
         };
         struct arena mem;
@@ -324,6 +463,9 @@ int main(void)
         cmocka_unit_test(plan_least_loaded_counts_this_plan_and_the_load_before),
         cmocka_unit_test(plan_of_nothing_is_empty),
         cmocka_unit_test(plan_refuses_bad_input_and_leaves_arena_and_plan),
+        cmocka_unit_test(plan_cuts_a_hot_expert_over_its_holders),
+        cmocka_unit_test(plan_cuts_by_speed),
+        cmocka_unit_test(plan_takes_turns_prefers_the_near_and_draws_by_seed),
         cmocka_unit_test(random_plans_keep_the_invariants),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
