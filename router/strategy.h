@@ -35,15 +35,17 @@ struct route_input {
     const uint64_t *row_id;       /* [n_row] what identifies a row to random draws (for example
                                      sequence << 32 | position); NULL: its index */
     /* What strategies are tuned with; 0: the default in brackets. */
-    double zipf_exponent;         /* zipf [1.0] */
-    double hot_share;             /* k-hot: part of the rows' slots that hot experts get [0.9] */
-    int n_hot;                    /* k-hot: how many are hot [top_k] */
-    double capacity_factor;       /* capacity-*, expert-choice: slots an expert takes, over an
-                                     even share of this batch [1.25] */
-    int n_group, topk_group;      /* group-limited [8, 4]; one-per-group takes top_k groups */
-    int n_domain;                 /* rre: groups of experts [1] */
-    const uint16_t *domain_table; /* rre: [n_domain, n_table, top_k] expert ids, or NULL: a hash
-                                     of (seed, layer, token) within the domain's equal share */
+    double zipf_exponent;    /* zipf [1.0] */
+    double hot_share;        /* k-hot: part of the slots that hot experts get [0.9] */
+    int n_hot;               /* k-hot: how many are hot [top_k] */
+    double domain_share;     /* zipf, k-hot: part of the slots that follow the hot experts of the
+                                row's own domain, not those of all [0] */
+    double capacity_factor;  /* capacity-*, expert-choice: slots an expert takes, over an even share
+                                of this batch [1.25] */
+    int n_group, topk_group; /* group-limited [8, 4] */
+    int n_domain;            /* rre: groups of experts [1] */
+    const uint16_t *domain_table; /* rre: [n_domain, n_table, top_k] expert ids, or NULL: a hash of
+                                     (seed, layer, token) within the domain's equal share */
     int n_table;                  /* rre: token ids the table knows */
 };
 struct route_stats {
@@ -78,6 +80,11 @@ int strategy_get(enum strategy_kind kind, const char *option, const char *name,
                  const struct strategy **out, struct err *err);
 /* strategy_list writes one line a strategy, name and what it does, for help pages; cut at size. */
 void strategy_list(enum strategy_kind kind, char *out, size_t size);
+/* strategy_route checks what every strategy relies on (sizes within limits, ids that are given
+ * within n_expert) and calls s->route. What only one needs it refuses itself. */
+int strategy_route(const struct strategy *s, const struct route_input *in, int32_t *slot_expert,
+                   float *slot_weight, struct route_stats *stats, struct arena *mem,
+                   struct err *err);
 /* strategy_route_bytes: an arena of this size is enough for any routing strategy. */
 size_t strategy_route_bytes(int n_row, int top_k, int n_expert);
 
