@@ -27,7 +27,7 @@ int route_group_limited(const struct route_input *in, int32_t *slot_expert, floa
     float *scratch = arena_alloc(mem, (size_t)in->n_expert * 2 * sizeof(*scratch));
     if (!scratch)
         return route_no_memory(in, err);
-    gate_select(&spec, in->logits, NULL, in->n_row, slot_expert, slot_weight, scratch);
+    gate_select(&spec, in->logits, NULL, NULL, in->n_row, slot_expert, slot_weight, scratch);
     return 0;
 }
 

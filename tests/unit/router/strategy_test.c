@@ -139,7 +139,7 @@ static void model_is_the_gate_or_the_trace(void **state)
     struct gate_spec gate = softmax_gate();
     batch_init(&b);
     b.in.gate = &gate;
-    gate_select(&gate, b.logits, NULL, N_ROW, expert, weight, scratch);
+    gate_select(&gate, b.logits, NULL, NULL, N_ROW, expert, weight, scratch);
     assert_int_equal(batch_route(&b, "model"), 0);
     assert_memory_equal(b.slot, expert, sizeof(expert));
     assert_memory_equal(b.weight, weight, sizeof(weight));
