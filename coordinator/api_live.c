@@ -7,7 +7,8 @@
  *    "window_s": 10.0,
  *    "tokens_per_s": {"prompt": 120.0, "generated": 35.5},        recent
  *    "tokens": {"prompt": 900, "generated": 4000},
- *    "requests": {"running": 1, "waiting": 0, "finished": 17, "refused": 0},
+ *    "requests": {"running": 1, "waiting": 0,                     sequences
+ *                 "finished": 17, "refused": 0},
  *    "kv": {"pages": 256, "free": 250},
  *    "workers": [{"name": "w0", "endpoint": "tcp://..", "state": "up" or "down",
  *                 "experts": 512,              pairs of layer and expert it holds
@@ -20,11 +21,13 @@
  *    "coordinator": {"rows": 0, "recent_rows": 0, "share": 0.0},   experts it computed itself
  *    "uncovered": 0,                           pairs of layer and expert that no worker holds
  *    "chat": true,                             whether it has a template for conversations
- *    "domains": [{"name": "zh", "first": 0, "experts": 8}, ..],   whose experts are first, ...
+ *    "domains": [{"name": "zh", "first": 0, "experts": 8,    whose experts are first, ...
+ *                 "requests": 3, "prompt_tokens": 99, "generated_tokens": 50}, ..],
  *    "load": [[3, 0, ..], ..],                 recent: [sparse layer][expert] times chosen
  *    "load_total": [[9, 1, ..], ..]} */
 #include "coordinator/api.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static json_t *load_of(const struct meter_view *v, int total)
@@ -40,17 +43,6 @@ static json_t *load_of(const struct meter_view *v, int total)
         json_array_append_new(layers, row);
     }
     return layers;
-}
-
-static json_t *domains_of(const struct model_desc *d)
-{
-    json_t *list = json_array();
-    for (int i = 0; i < d->n_domain; i++) {
-        json_array_append_new(list,
-                              json_pack("{s:s,s:i,s:i}", "name", d->domain[i].name, "first",
-                                        d->domain[i].first, "experts", d->domain[i].n_expert));
-    }
-    return list;
 }
 
 static json_t *sparse_layers(const struct model_desc *d)
@@ -110,13 +102,31 @@ static json_t *requests_of(const struct api_counts *n, const struct engine_stats
                      (json_int_t)finished, "refused", (json_int_t)n->refused);
 }
 
-void api_live(struct api *api, struct http_exchange *x)
+static json_t *domains_of(const struct api *api)
+{
+    const struct model_desc *d = &api->model->desc;
+    struct domain_stats *n = calloc((size_t)d->n_domain + 1, sizeof *n);
+    json_t *list = json_array();
+    int count = n != NULL ? service_domains_get(api->service, n, d->n_domain) : 0;
+    for (int i = 0; i < count; i++) {
+        json_array_append_new(list, json_pack("{s:s,s:i,s:i,s:I,s:I,s:I}", "name",
+                                              d->domain[i].name, "first", (int)d->domain[i].first,
+                                              "experts", (int)d->domain[i].n_expert, "requests",
+                                              (json_int_t)n[i].requests, "prompt_tokens",
+                                              (json_int_t)n[i].prompt_tokens, "generated_tokens",
+                                              (json_int_t)n[i].generated_tokens));
+    }
+    free(n);
+    return list;
+}
+
+void api_live(struct api *api, const struct api_request *r)
 {
     const struct model_desc *d = &api->model->desc;
     struct meter_view v;
     struct err err = {0};
     if (meter_read(service_meter(api->service), &v, &err) != 0) {
-        api_fail_err(x, &err);
+        api_fail_err(api, r->x, &err);
         return;
     }
     double window = v.window_s > 0 ? v.window_s : 1;
@@ -134,12 +144,12 @@ void api_live(struct api *api, struct http_exchange *x)
                         json_pack("{s:I,s:I}", "prompt", (json_int_t)v.engine.prompt_tokens,
                                   "generated", (json_int_t)v.engine.generated_tokens));
     json_object_set_new(o, "chat", json_boolean(api->chat != NULL));
-    json_object_set_new(o, "domains", domains_of(d));
+    json_object_set_new(o, "domains", domains_of(api));
     json_object_set_new(o, "load", load_of(&v, 0));
     json_object_set_new(o, "load_total", load_of(&v, 1));
     meter_view_fini(&v);
-    http_header(x, "Cache-Control", "no-store");
-    api_json(x, o);
+    http_header(r->x, "Cache-Control", "no-store");
+    api_json(api, r->x, o);
 }
 
 /* ---- the page -------------------------------------------------------------------------------- */
@@ -155,8 +165,9 @@ const struct api_asset *api_asset_get(const struct api *api, const char *path)
 }
 
 /* Nothing from elsewhere is loaded or run, and no other page may frame this one. */
-void api_asset_send(struct http_exchange *x, const struct api_asset *asset)
+void api_asset_send(struct api *api, struct http_exchange *x, const struct api_asset *asset)
 {
+    api->counts.status[200]++;
     http_header(x, "Cache-Control", "no-cache");
     http_header(x, "X-Content-Type-Options", "nosniff");
     http_header(x, "Content-Security-Policy",

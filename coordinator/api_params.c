@@ -1,14 +1,15 @@
 /* api_params: the fields of a request that say how to generate, each checked once for type and
- * range. Field names, defaults and meanings are OpenAI's, with vLLM's additions (top_k, min_p,
- * ignore_eos, min_tokens, repetition_penalty, stop_token_ids, skip_special_tokens,
- * include_stop_str_in_output). */
+ * range. Field names, defaults and meanings are OpenAI's, with vLLM's additions; docs/API.md lists
+ * them. */
 #include "coordinator/api.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct reader {
+    struct api *api;
     struct http_exchange *x;
     const json_t *body;
     int failed; /* the answer was given */
@@ -24,7 +25,7 @@ static void refuse(struct reader *r, const char *name, const char *what)
 {
     if (!r->failed) {
         r->failed = 1;
-        api_fail(r->x, 400, name, "%s must be %s", name, what);
+        api_fail(r->api, r->x, 400, name, NULL, "%s must be %s", name, what);
     }
 }
 
@@ -152,9 +153,16 @@ static void read_logprobs(struct reader *r, int chat, struct api_params *p)
             refuse(r, "top_logprobs", "used together with logprobs: true");
         }
     } else {
-        p->n_logprobs = (int)integer(r, "logprobs", -1, 0, SERVICE_TOP_MAX, "between 0 and 20");
+        p->n_logprobs =
+            (int)integer(r, "logprobs", -1, 0, SERVICE_TOP_MAX, "an integer between 0 and 20");
     }
-    p->generation.n_top = p->n_logprobs;
+    p->prompt_logprobs =
+        (int)integer(r, "prompt_logprobs", -1, 0, SERVICE_TOP_MAX, "an integer between 0 and 20");
+    if (p->prompt_logprobs >= 0 && p->stream) {
+        refuse(r, "prompt_logprobs", "asked for without stream");
+    }
+    p->generation.prompt_logprobs = p->prompt_logprobs >= 0 || (p->echo && p->n_logprobs >= 0);
+    p->generation.n_top = p->n_logprobs > p->prompt_logprobs ? p->n_logprobs : p->prompt_logprobs;
 }
 
 static void read_stream(struct reader *r, struct api_params *p)
@@ -169,89 +177,356 @@ static void read_stream(struct reader *r, struct api_params *p)
         return;
     }
     p->include_usage = json_is_true(json_object_get(v, "include_usage"));
+    p->usage_always =
+        p->include_usage && json_is_true(json_object_get(v, "continuous_usage_stats"));
 }
 
-static void read_format(const struct api *api, struct reader *r, struct api_params *p)
+/* ---- what the text must look like ------------------------------------------------------------ */
+
+static void grammar_of(struct reader *r, const json_t *schema, struct api_params *p)
+{
+    struct api *api = r->api;
+    struct err err = {0};
+    int rc = 0;
+    if (r->failed) {
+        return;
+    }
+    if (p->generation.grammar != NULL) {
+        refuse(r, "response_format",
+               "the only one of response_format, structured_outputs and a "
+               "required tool call");
+        return;
+    }
+    if (api->grammar_vocab == NULL) {
+        rc = grammar_vocab_create(api->tok, &api->grammar_vocab, &err);
+    }
+    if (rc == 0 && schema == NULL) {
+        rc = grammar_vocab_json_object(api->grammar_vocab, &p->generation.grammar, &err);
+    } else if (rc == 0) {
+        rc = grammar_vocab_json_schema(api->grammar_vocab, schema, &p->generation.grammar, &err);
+    }
+    if (rc != 0) {
+        /* A vocabulary that cannot spell JSON is the model's nature, not our fault. */
+        err.code = err.code == ERR_MODEL ? ERR_USAGE : err.code;
+        r->failed = 1;
+        api_fail_err(api, r->x, &err);
+    }
+}
+
+static void read_format(struct reader *r, struct api_params *p)
 {
     const json_t *v = field(r, "response_format");
     const char *type = json_string_value(json_object_get(v, "type"));
-    struct err err = {0};
     if (v == NULL || (type != NULL && strcmp(type, "text") == 0)) {
         return;
     }
-    int rc;
     if (type != NULL && strcmp(type, "json_object") == 0) {
-        rc = grammar_json_object(api->tok, &p->generation.grammar, &err);
+        grammar_of(r, NULL, p);
     } else if (type != NULL && strcmp(type, "json_schema") == 0) {
-        const json_t *outer = json_object_get(v, "json_schema");
-        const json_t *schema = json_object_get(outer, "schema");
-        if (!json_is_object(schema)) {
+        const json_t *schema = json_object_get(json_object_get(v, "json_schema"), "schema");
+        if (json_is_object(schema) || json_is_boolean(schema)) {
+            grammar_of(r, schema, p);
+        } else {
             refuse(r, "response_format",
                    "{\"type\":\"json_schema\",\"json_schema\":{\"schema\":{..}}}");
-            return;
         }
-        rc = grammar_json_schema(api->tok, schema, &p->generation.grammar, &err);
     } else {
         refuse(r, "response_format", "an object of type text, json_object or json_schema");
+    }
+}
+
+/* vLLM's form: {"json": schema} or {"json_object": true}, and its older guided_json. A schema may
+ * be a text. */
+static void read_structured(struct reader *r, struct api_params *p)
+{
+    const json_t *v = field(r, "structured_outputs"), *schema = field(r, "guided_json");
+    json_t *parsed = NULL;
+    if (v != NULL && json_is_true(json_object_get(v, "json_object"))) {
+        grammar_of(r, NULL, p);
         return;
     }
-    if (rc != 0 && !r->failed) {
-        r->failed = 1;
-        api_fail_err(r->x, &err);
+    if (v != NULL) {
+        schema = json_object_get(v, "json");
+        if (schema == NULL) {
+            refuse(r, "structured_outputs", "an object with json (a schema) or json_object: true");
+            return;
+        }
+    }
+    if (json_is_string(schema)) {
+        parsed = json_loadb(json_string_value(schema), json_string_length(schema),
+                            JSON_REJECT_DUPLICATES, NULL);
+        schema = parsed;
+        if (parsed == NULL) {
+            refuse(r, v != NULL ? "structured_outputs" : "guided_json", "a JSON schema");
+        }
+    }
+    if (schema != NULL) {
+        grammar_of(r, schema, p);
+    }
+    json_decref(parsed);
+}
+
+/* ---- tools ----------------------------------------------------------------------------------- */
+
+static const json_t *tool_function(const json_t *tools, const char *name)
+{
+    size_t i;
+    const json_t *tool;
+    json_array_foreach(tools, i, tool)
+    {
+        const json_t *f = json_object_get(tool, "function");
+        const char *is = json_string_value(json_object_get(f, "name"));
+        if (is != NULL && (name == NULL || strcmp(is, name) == 0)) {
+            return f;
+        }
+    }
+    return NULL;
+}
+
+static int check_tools(struct reader *r, const json_t *tools)
+{
+    size_t i;
+    const json_t *tool;
+    int bad = !json_is_array(tools) || json_array_size(tools) > 128;
+    json_array_foreach(tools, i, tool)
+    {
+        const json_t *f = json_object_get(tool, "function");
+        const json_t *parameters = json_object_get(f, "parameters");
+        bad |= !json_is_string(json_object_get(f, "name")) ||
+               (parameters != NULL && !json_is_object(parameters));
+    }
+    if (bad) {
+        refuse(r, "tools",
+               "a list of at most 128 {\"type\":\"function\",\"function\":{\"name\":..}}");
+    }
+    return bad;
+}
+
+/* One object {"name": .., "arguments": {..}} of any tool. */
+static void require_any(struct reader *r, struct api_params *p)
+{
+    json_t *any = json_array();
+    size_t i;
+    const json_t *tool;
+    json_array_foreach(p->tools, i, tool)
+    {
+        const json_t *f = json_object_get(tool, "function");
+        json_t *parameters = json_object_get(f, "parameters");
+        parameters =
+            parameters != NULL ? json_incref(parameters) : json_pack("{s:s}", "type", "object");
+        json_array_append_new(
+            any, json_pack("{s:s,s:{s:{s:O},s:o},s:[s,s],s:b}", "type", "object", "properties",
+                           "name", "const", json_object_get(f, "name"), "arguments", parameters,
+                           "required", "name", "arguments", "additionalProperties", 0));
+    }
+    json_t *schema = json_pack("{s:o}", "anyOf", any);
+    grammar_of(r, schema, p);
+    json_decref(schema);
+}
+
+static void require_named(struct reader *r, struct api_params *p)
+{
+    const json_t *f = tool_function(p->tools, p->tool_name);
+    const json_t *parameters = json_object_get(f, "parameters");
+    if (f == NULL) {
+        refuse(r, "tool_choice", "the name of one of the tools");
+        return;
+    }
+    p->tool_choice = CHOICE_NAMED;
+    p->tool_name = json_string_value(json_object_get(f, "name"));
+    grammar_of(r, parameters, p);
+}
+
+static void read_tools(struct reader *r, struct api_params *p)
+{
+    const json_t *tools = field(r, "tools"), *choice = field(r, "tool_choice");
+    const char *word = json_string_value(choice);
+    if (tools != NULL && check_tools(r, tools)) {
+        return;
+    }
+    p->tools = json_array_size(tools) > 0 ? tools : NULL;
+    p->tool_choice = p->tools != NULL ? CHOICE_AUTO : CHOICE_NONE;
+    if (choice == NULL || (word != NULL && strcmp(word, "auto") == 0)) {
+        return;
+    }
+    if (word != NULL && strcmp(word, "none") == 0) {
+        p->tool_choice = CHOICE_NONE;
+    } else if (p->tools == NULL) {
+        refuse(r, "tool_choice", "used together with tools");
+    } else if (word != NULL && strcmp(word, "required") == 0 && json_array_size(tools) == 1) {
+        require_named(r, p);
+    } else if (word != NULL && strcmp(word, "required") == 0) {
+        p->tool_choice = CHOICE_REQUIRED;
+        require_any(r, p);
+    } else if (json_is_object(choice)) {
+        p->tool_name =
+            json_string_value(json_object_get(json_object_get(choice, "function"), "name"));
+        if (p->tool_name == NULL) {
+            refuse(r, "tool_choice", "{\"type\":\"function\",\"function\":{\"name\":..}}");
+        } else {
+            require_named(r, p);
+        }
+    } else {
+        refuse(r, "tool_choice", "none, auto, required, or the name of a function in an object");
     }
 }
 
-static int check_model(const struct api *api, struct reader *r)
+/* ---- the model and its domains --------------------------------------------------------------- */
+
+static int no_model(struct api *api, struct http_exchange *x, const char *why)
 {
-    const json_t *v = field(r, "model");
-    if (v != NULL && (!json_is_string(v) || strcmp(json_string_value(v), api->model_name) != 0)) {
-        r->failed = 1;
-        api_fail(r->x, 404, "model", "the model here is \"%s\"", api->model_name);
-    }
-    return r->failed;
+    api_fail(api, x, 404, "model", "model_not_found", "the model here is \"%s\"%s%s",
+             api->model_name, why[0] != 0 ? ": " : "", why);
+    return -1;
 }
 
-int api_params_read(const struct api *api, struct http_exchange *x, const json_t *body, int chat,
-                    struct api_params *p)
+/* The id of the model, alone or with ":domain". */
+static int read_model_id(struct api *api, const struct api_request *r, const char *id, int *domain)
 {
-    struct reader r = {x, body, 0};
-    memset(p, 0, sizeof *p);
-    if (check_model(api, &r)) {
+    size_t n = strlen(api->model_name);
+    struct err err = {0};
+    if (strncmp(id, api->model_name, n) != 0 || (id[n] != 0 && id[n] != ':')) {
+        return no_model(api, r->x, "");
+    }
+    if (id[n] == ':' && desc_domain_read(&api->model->desc, id + n + 1, domain, &err) != 0) {
+        return no_model(api, r->x, err.text);
+    }
+    return 0;
+}
+
+int api_model_read(struct api *api, const struct api_request *r, int *domain, char *name,
+                   size_t size)
+{
+    const json_t *model = json_object_get(r->body, "model");
+    const json_t *field = json_object_get(r->body, "domain");
+    const char *header = http_field_get(r->http, "x-sigmoe-domain");
+    struct err err = {0};
+    int asked = DOMAIN_AUTO;
+    *domain = DOMAIN_AUTO;
+    snprintf(name, size, "%s", api->model_name);
+    if (json_is_string(model)) {
+        if (read_model_id(api, r, json_string_value(model), domain) != 0) {
+            return -1;
+        }
+        snprintf(name, size, "%s", json_string_value(model));
+    } else if (model != NULL && !json_is_null(model)) {
+        api_fail(api, r->x, 400, "model", NULL, "model must be a text");
         return -1;
     }
+    if (field != NULL && !json_is_null(field) && !json_is_string(field)) {
+        api_fail(api, r->x, 400, "domain", NULL, "domain must be a text");
+        return -1;
+    }
+    const char *text = json_is_string(field) ? json_string_value(field) : header;
+    if (text != NULL && strcmp(text, "auto") != 0 &&
+        desc_domain_read(&api->model->desc, text, &asked, &err) != 0) {
+        api_fail(api, r->x, 400, "domain", "unknown_domain", "%s", err.text);
+        return -1;
+    }
+    if (asked != DOMAIN_AUTO && *domain != DOMAIN_AUTO && asked != *domain) {
+        api_fail(api, r->x, 400, "domain", NULL, "the model's id says one domain, domain another");
+        return -1;
+    }
+    *domain = asked != DOMAIN_AUTO ? asked : *domain;
+    return 0;
+}
+
+/* ---- all of it ------------------------------------------------------------------------------- */
+
+/* Fields of old interfaces that would change what is generated. */
+static void refuse_unsupported(struct reader *r)
+{
+    const json_t *best = field(r, "best_of"), *suffix = field(r, "suffix");
+    const json_t *n = field(r, "n");
+    if (best != NULL && json_integer_value(best) != (n != NULL ? json_integer_value(n) : 1)) {
+        refuse(r, "best_of", "absent or the same as n");
+    }
+    if (suffix != NULL && json_string_length(suffix) > 0) {
+        refuse(r, "suffix", "absent: this server continues texts only");
+    }
+    if (boolean(r, "use_beam_search", 0)) {
+        refuse(r, "use_beam_search", "false: this server samples");
+    }
+    if (field(r, "chat_template") != NULL) {
+        refuse(r, "chat_template", "absent: a template is code, and only the model's own is run");
+    }
+}
+
+static void read_sampling(struct reader *r, struct sampling *s)
+{
+    int64_t own = (int64_t)(r->api->next_id * 0x9e3779b97f4a7c15ULL >> 1) ^ r->api->start_ns;
+    *s = (struct sampling){
+        .temperature = (float)number(r, "temperature", 1, 0, 2, "between 0 and 2"),
+        .top_p = (float)number(r, "top_p", 1, 1e-9, 1, "above 0 and at most 1"),
+        .top_k = (int)integer(r, "top_k", 0, -1, LIMIT_VOCAB, "a count; 0 or -1: all"),
+        .min_p = (float)number(r, "min_p", 0, 0, 1, "between 0 and 1"),
+        .repetition_penalty =
+            (float)number(r, "repetition_penalty", 1, 1e-3, 1e3, "between 0.001 and 1000"),
+        .presence_penalty = (float)number(r, "presence_penalty", 0, -2, 2, "between -2 and 2"),
+        .frequency_penalty = (float)number(r, "frequency_penalty", 0, -2, 2, "between -2 and 2"),
+        .seed = (uint64_t)integer(r, "seed", own, INT64_MIN, INT64_MAX, "an integer")};
+    s->top_k = s->top_k < 0 ? 0 : s->top_k;
+}
+
+static void read_lengths(struct reader *r, int chat, struct api_params *p)
+{
     struct generation_params *g = &p->generation;
-    g->domain = DOMAIN_AUTO;
-    int context = api->model->desc.max_context;
-    const char *limit = "between 0 and the model's context";
+    const char *count = "a count of tokens";
     /* -1: as many as the context leaves; the job knows the prompt. */
-    int64_t tokens = integer(&r, "max_tokens", chat ? -1 : 16, 0, context, limit);
-    g->max_tokens = (int)integer(&r, "max_completion_tokens", tokens, 0, context, limit);
-    g->min_tokens = (int)integer(&r, "min_tokens", 0, 0, context, limit);
+    int64_t tokens = integer(r, "max_tokens", chat ? -1 : 16, 0, LIMIT_CONTEXT, count);
+    g->max_tokens = (int)integer(r, "max_completion_tokens", tokens, 0, LIMIT_CONTEXT, count);
+    g->min_tokens = (int)integer(r, "min_tokens", 0, 0, LIMIT_CONTEXT, count);
+    if (g->max_tokens >= 0 && g->min_tokens > g->max_tokens) {
+        refuse(r, "min_tokens", "at most max_tokens");
+    }
+    p->truncate = (int)integer(r, "truncate_prompt_tokens", 0, -1, LIMIT_CONTEXT,
+                               "a count of tokens, or -1: as many as the context takes");
+    p->truncate = p->truncate < 0 ? r->api->model->desc.max_context : p->truncate;
     g->n_choice =
-        (int)integer(&r, "n", 1, 1, api->n_choice_max, "between 1 and the server's limit");
-    g->sampling = (struct sampling){
-        .temperature = (float)number(&r, "temperature", 1, 0, 2, "between 0 and 2"),
-        .top_p = (float)number(&r, "top_p", 1, 1e-9, 1, "above 0 and at most 1"),
-        .top_k = (int)integer(&r, "top_k", 0, -1, LIMIT_VOCAB, "a count; 0 or -1: all"),
-        .min_p = (float)number(&r, "min_p", 0, 0, 1, "between 0 and 1"),
-        .repetition_penalty = (float)number(&r, "repetition_penalty", 1, 1e-3, 1e3, "above 0"),
-        .presence_penalty = (float)number(&r, "presence_penalty", 0, -2, 2, "between -2 and 2"),
-        .frequency_penalty = (float)number(&r, "frequency_penalty", 0, -2, 2, "between -2 and 2"),
-        .seed = (uint64_t)integer(&r, "seed", (int64_t)(api->next_id * 0x9e3779b97f4a7c15ULL >> 1),
-                                  INT64_MIN, INT64_MAX, "an integer")};
-    g->sampling.top_k = g->sampling.top_k < 0 ? 0 : g->sampling.top_k;
+        (int)integer(r, "n", 1, 1, r->api->n_choice_max, "a count within the server's limit");
+}
+
+int api_params_read(struct api *api, const struct api_request *q, int chat, struct api_params *p)
+{
+    struct reader r = {api, q->x, q->body, 0};
+    struct generation_params *g = &p->generation;
+    memset(p, 0, sizeof *p);
+    if (api_model_read(api, q, &g->domain, p->model, sizeof p->model) != 0) {
+        return -1;
+    }
+    read_lengths(&r, chat, p);
+    read_sampling(&r, &g->sampling);
     g->ignore_eos = boolean(&r, "ignore_eos", 0);
     g->skip_special = boolean(&r, "skip_special_tokens", 1);
     g->include_stop = boolean(&r, "include_stop_str_in_output", 0);
-    p->echo = !chat && boolean(&r, "echo", 0);
+    g->routes = boolean(&r, "return_routed_experts", 0);
+    p->token_ids = boolean(&r, "return_token_ids", 0);
+    p->tokens_as_ids = boolean(&r, "return_tokens_as_token_ids", 0);
+    p->add_special = boolean(&r, "add_special_tokens", !chat);
+    p->echo = boolean(&r, "echo", 0);
+    if (p->echo && chat) {
+        refuse(&r, "echo", "asked for from /v1/completions only");
+    }
+    refuse_unsupported(&r);
     read_stops(&r, p);
     read_stop_tokens(&r, p);
     read_bias(&r, p);
-    read_logprobs(&r, chat, p);
     read_stream(&r, p);
-    if (!r.failed) {
-        read_format(api, &r, p);
+    read_logprobs(&r, chat, p);
+    read_format(&r, p);
+    read_structured(&r, p);
+    if (chat) {
+        read_tools(&r, p);
     }
-    g->prompt_logprobs = p->echo && p->n_logprobs >= 0;
-    return r.failed ? -1 : 0;
+    if (r.failed) {
+        api_params_fini(p);
+        return -1;
+    }
+    return 0;
+}
+
+void api_params_fini(struct api_params *p)
+{
+    grammar_unref(p->generation.grammar);
+    p->generation.grammar = NULL;
 }

@@ -16,7 +16,6 @@ struct event *event_create(enum event_kind kind, const struct choice *c, const c
     e->kind = kind;
     e->generation = c->shared->generation;
     e->choice = c->index;
-    e->stop = -1;
     e->n_text = n;
     if (text != NULL && n > 0) {
         memcpy(e->text, text, n);
@@ -29,6 +28,8 @@ void event_destroy(struct event *e)
     if (e != NULL) {
         free(e->prompt);
         free(e->score);
+        free((void *)(uintptr_t)e->end.rows);
+        free((void *)(uintptr_t)e->end.route);
         free(e);
     }
 }
@@ -53,6 +54,10 @@ static void logprob_of(const float *logits, int vocab, int32_t token, int n_top,
     double norm = (double)top + log(sum);
     topk(logits, vocab, n, index, value);
     out->at = (struct token_logprob){token, (double)logits[token] - norm};
+    out->rank = 1;
+    for (int i = 0; i < vocab; i++) {
+        out->rank += logits[i] > logits[token];
+    }
     out->n_top = n;
     for (int i = 0; i < n; i++) {
         out->top[i] = (struct token_logprob){index[i], (double)value[i] - norm};
@@ -76,9 +81,65 @@ static void on_logits(void *user, int pos, const float *logits, int vocab)
         }
         outbox_post(s->outbox, e);
     }
-    if (c->raw != NULL && pos + 1 >= s->n_prompt) {
-        memcpy(c->raw, logits, (size_t)vocab * sizeof *logits);
+    if (s->n_top >= 0 && pos + 1 >= s->n_prompt) {
+        /* The engine draws from these logits next, before it takes others. */
+        memcpy(s->raw, logits, (size_t)vocab * sizeof *logits);
     }
+}
+
+/* ---- who computed, and which experts --------------------------------------------------------- */
+
+static void on_start(void *user)
+{
+    struct choice *c = user;
+    outbox_post(c->shared->outbox, event_create(EVENT_START, c, NULL, 0));
+}
+
+static int rows_grow(struct choice *c, int n)
+{
+    uint64_t *rows = realloc(c->rows, (size_t)n * sizeof *rows);
+    if (rows == NULL) {
+        return -1;
+    }
+    memset(rows + c->n_rows, 0, (size_t)(n - c->n_rows) * sizeof *rows);
+    c->rows = rows;
+    c->n_rows = n;
+    return 0;
+}
+
+static void on_computed(void *user, const int32_t *slot_expert, const int16_t *slot_worker,
+                        int n_slot)
+{
+    struct choice *c = user;
+    for (int i = 0; i < n_slot; i++) {
+        int at = slot_worker[i] + 1;
+        if (slot_expert[i] >= 0 && (at < c->n_rows || rows_grow(c, at + 1) == 0)) {
+            c->rows[at]++;
+        }
+    }
+}
+
+int route_bytes_for(const struct model_desc *desc)
+{
+    return desc->n_expert <= 256 ? 1 : desc->n_expert <= 65536 ? 2 : 4;
+}
+
+static void on_route(void *user, int pos, int layer, const int32_t *slot_expert,
+                     const float *slot_weight, int top_k)
+{
+    struct choice *c = user;
+    const struct model_desc *d = c->shared->desc;
+    size_t each = (size_t)route_bytes_for(d);
+    (void)slot_weight;
+    unsigned char *to =
+        c->route + ((size_t)pos * (size_t)d->n_layer + (size_t)layer) * (size_t)top_k * each;
+    for (int k = 0; k < top_k; k++) {
+        uint32_t expert = slot_expert[k] >= 0 ? (uint32_t)slot_expert[k] : 0;
+        for (size_t b = 0; b < each; b++) {
+            *to++ = (unsigned char)(expert >> (8 * b));
+        }
+    }
+    c->n_route = pos + 1 > c->n_route ? pos + 1 : c->n_route;
 }
 
 /* Every choice has the same prompt, hence the same domain: the first one tells. */
@@ -146,14 +207,22 @@ static int on_token(void *user, int32_t token)
     const struct choice_shared *s = c->shared;
     const char *text = "";
     size_t n = 0;
+    size_t offset = c->n_char;
     c->n_generated++;
-    int ends = is_eos(s, token) || is_stop_token(s, token);
+    int ends = is_eos(s, token);
+    if (!ends && is_stop_token(s, token)) {
+        c->stop_token = token;
+        ends = 1;
+    }
     if (!ends && detok_push(c->detok, token, &text, &n, NULL) != 0) {
         n = 0;
     }
-    int hit = stops_push(&c->stops, text, n);
-    if (hit >= 0 && c->n_generated >= s->min_tokens) {
-        c->stop_hit = hit;
+    for (size_t i = 0; i < n; i++) {
+        c->n_char += ((unsigned char)text[i] & 0xc0) != 0x80;
+    }
+    if (c->n_generated < s->min_tokens) {
+        stops_pass(&c->stops, text, n);
+    } else if ((c->stop_hit = stops_push(&c->stops, text, n)) >= 0) {
         ends = 1;
     }
     if (c->state != NULL && grammar_accept(c->state, token) != 0) {
@@ -163,9 +232,10 @@ static int on_token(void *user, int32_t token)
     struct event *e = event_create(EVENT_TOKEN, c, text, n);
     if (e != NULL) {
         e->token = token;
-        if (c->raw != NULL) {
+        e->offset = offset;
+        if (s->n_top >= 0) {
             e->has_logprob = 1;
-            logprob_of(c->raw, s->desc->vocab, token, s->n_top, &e->logprob);
+            logprob_of(s->raw, s->desc->vocab, token, s->n_top, &e->logprob);
         }
     }
     outbox_post(s->outbox, e);
@@ -201,9 +271,17 @@ static void post_done(struct choice *c, enum finish reason, const struct err *er
     struct event *e = event_create(EVENT_DONE, c, rest.p, rest.n);
     tok_text_fini(&rest);
     if (e != NULL) {
-        e->finish = reason;
-        e->stop = c->stop_hit;
         e->err = err != NULL ? *err : (struct err){0};
+        e->end = (struct generation_end){.reason = reason,
+                                         .stop = c->stop_hit,
+                                         .stop_token = c->stop_token,
+                                         .rows = c->rows,
+                                         .n_rows = c->n_rows,
+                                         .route = c->route,
+                                         .n_route = c->n_route,
+                                         .route_bytes = route_bytes_for(c->shared->desc)};
+        c->rows = NULL;
+        c->route = NULL;
     }
     c->done = 1;
     outbox_post(c->shared->outbox, e);
@@ -222,7 +300,7 @@ int choice_init(struct choice *c, struct choice_shared *shared, int index,
     memset(c, 0, sizeof *c);
     c->shared = shared;
     c->index = index;
-    c->stop_hit = -1;
+    c->stop_hit = c->stop_token = -1;
     unsigned flags = TOK_CONTINUE | (params->skip_special ? TOK_SKIP_SPECIAL : 0);
     int rc = detok_create(shared->tok, flags, &c->detok, err);
     if (rc == 0) {
@@ -231,8 +309,10 @@ int choice_init(struct choice *c, struct choice_shared *shared, int index,
     if (rc != 0) {
         return rc;
     }
-    if (params->n_top >= 0) {
-        c->raw = malloc((size_t)shared->desc->vocab * sizeof *c->raw);
+    if (shared->routes) {
+        const struct model_desc *d = shared->desc;
+        size_t n = (size_t)(params->n_prompt + params->max_tokens) * (size_t)d->n_layer;
+        c->route = calloc(n * (size_t)d->top_k, (size_t)route_bytes_for(d));
     }
     if (params->prompt_logprobs && index == 0) {
         c->prompt = calloc((size_t)params->n_prompt, sizeof *c->prompt);
@@ -240,7 +320,7 @@ int choice_init(struct choice *c, struct choice_shared *shared, int index,
     if (shared->grammar != NULL) {
         c->state = grammar_state_create(shared->grammar);
     }
-    if ((params->n_top >= 0 && c->raw == NULL) || (shared->grammar != NULL && c->state == NULL) ||
+    if ((shared->routes && c->route == NULL) || (shared->grammar != NULL && c->state == NULL) ||
         (params->prompt_logprobs && index == 0 && c->prompt == NULL)) {
         return err_set(err, ERR_NOMEM, "no memory for a request");
     }
@@ -252,7 +332,8 @@ void choice_fini(struct choice *c)
     detok_destroy(c->detok);
     stops_fini(&c->stops);
     grammar_state_destroy(c->state);
-    free(c->raw);
+    free(c->rows);
+    free(c->route);
     free(c->prompt);
 }
 
@@ -270,7 +351,10 @@ struct request choice_request(struct choice *c)
                             .all_logits = c->prompt != NULL,
                             .user = c,
                             .on_domain = c->index == 0 ? on_domain : NULL,
-                            .on_logits = c->raw != NULL || c->prompt != NULL ? on_logits : NULL,
+                            .on_start = on_start,
+                            .on_computed = on_computed,
+                            .on_route = c->route != NULL ? on_route : NULL,
+                            .on_logits = s->n_top >= 0 || c->prompt != NULL ? on_logits : NULL,
                             .on_mask = masks ? on_mask : NULL,
                             .on_token = on_token,
                             .on_done = on_done};

@@ -17,7 +17,8 @@ struct choice_shared {
     struct generation *generation;
     int32_t *prompt, *stop_token;
     int n_prompt, n_stop_token, n_choice, max_tokens, min_tokens, ignore_eos;
-    int n_top, prompt_logprobs, skip_special, domain;
+    int n_top, prompt_logprobs, skip_special, domain, routes;
+    float *raw; /* [vocab] the engine's thread's: logits of the draw at hand, before penalties */
     struct sampling sampling;
     struct logit_bias *bias;
     struct grammar *grammar;
@@ -29,11 +30,16 @@ struct choice {
     uint64_t id; /* of the engine; 0 until submitted */
     int done;    /* engine's thread: on_done was sent */
     int n_generated, stop_hit;
+    int32_t stop_token; /* that ended it, or -1 */
+    size_t n_char;      /* of the text so far */
     struct detok *detok;
     struct stops stops;
     struct grammar_state *state;
-    float *raw; /* [vocab] logits before penalties, when logprobs are asked for */
     struct position_logprob *prompt; /* [n_prompt], choice 0, when asked for */
+    uint64_t *rows; /* [n_rows] computed by the coordinator and by worker i at i + 1 */
+    int n_rows;
+    unsigned char *route; /* [n_prompt + max_tokens, n_layer, top_k] when asked for */
+    int n_route;          /* positions known */
 };
 
 int choice_init(struct choice *c, struct choice_shared *shared, int index,
@@ -45,14 +51,15 @@ struct request choice_request(struct choice *c);
 void choice_refused(struct choice *c, const struct err *err);
 
 /* The outbox: events in order, from the engine's thread to the loop's. */
-enum event_kind { EVENT_DOMAIN, EVENT_PROMPT, EVENT_TOKEN, EVENT_DONE };
+enum event_kind { EVENT_START, EVENT_DOMAIN, EVENT_PROMPT, EVENT_TOKEN, EVENT_DONE };
 struct event {
     struct event *next;
     struct generation *generation;
     enum event_kind kind;
-    int choice, stop, has_logprob, n_prompt;
+    int choice, has_logprob, n_prompt;
     int32_t token;
-    enum finish finish;
+    size_t offset;
+    struct generation_end end; /* its arrays are owned by the event */
     struct err err;
     struct position_logprob logprob;
     struct position_logprob *prompt; /* [n_prompt], owned by the event */

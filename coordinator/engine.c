@@ -182,6 +182,15 @@ static void fail_all(struct engine *e, const struct err *err)
     }
 }
 
+static void tell_start(struct seq *seq)
+{
+    const struct request *r = &seq->request;
+    if (!seq->started && r->on_start != NULL) {
+        r->on_start(r->user);
+    }
+    seq->started = 1;
+}
+
 /* ---- layers ---------------------------------------------------------------------------------- */
 
 static int send_to_experts(struct engine *e, struct micro *m, struct err *err)
@@ -197,6 +206,7 @@ static int send_to_experts(struct engine *e, struct micro *m, struct err *err)
     x->rows = m->a;
     x->ld_row = m->ld_a;
     x->slot_row = m->slot_row;
+    x->slot_worker = m->slot_worker;
     return pool_dispatch(e->config.pool, x, err);
 }
 
@@ -222,6 +232,19 @@ static void tell_routes(const struct engine *e, const struct micro *m)
             size_t slot = (size_t)row * (size_t)top_k;
             r->on_route(r->user, m->pos[row], m->layer, m->slot_expert + slot,
                         m->slot_weight + slot, top_k);
+        }
+    }
+}
+
+static void tell_computed(const struct engine *e, const struct micro *m)
+{
+    int top_k = e->forward.desc->top_k;
+    for (int s = 0; s < m->n_span; s++) {
+        const struct request *r = &m->span_seq[s]->request;
+        size_t slot = (size_t)m->span[s].begin * (size_t)top_k;
+        if (r->on_computed != NULL) {
+            r->on_computed(r->user, m->slot_expert + slot, m->slot_worker + slot,
+                           (m->span[s].end - m->span[s].begin) * top_k);
         }
     }
 }
@@ -269,6 +292,7 @@ static int end_layer(struct engine *e, struct micro *m, struct err *err)
     int rc = d->status;
     if (rc == 0) {
         forward_combine(&e->forward, m, m->layer);
+        tell_computed(e, m);
         add_times(&e->stats, d);
     } else if (err != NULL) {
         *err = d->err;
@@ -385,6 +409,7 @@ int engine_step(struct engine *e, struct err *err)
         return probed;
     }
     for (int s = 0; s < n_span; s++) {
+        tell_start(e->sched.span[s].seq);
         engine_tell_domain(e, e->sched.span[s].seq, NULL);
     }
     fill_micros(e, n_span, n_row);

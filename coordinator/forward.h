@@ -49,6 +49,7 @@ struct micro {
     int32_t *slot_expert;           /* [n_row, top_k] */
     float *slot_weight;
     const void **slot_row;
+    int16_t *slot_worker; /* [n_row, top_k] who computed it, see pool.h */
     void *attn_scratch;
     size_t attn_scratch_bytes;
     void *memory;

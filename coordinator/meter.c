@@ -3,6 +3,7 @@
 #include "coordinator/meter.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -211,6 +212,17 @@ int meter_read(struct meter *m, struct meter_view *out, struct err *err)
     copy_view(m, out); /* workers are only ever added */
     pthread_mutex_unlock(&m->lock);
     return 0;
+}
+
+void meter_worker_name(struct meter *m, int i, char *out, size_t size)
+{
+    pthread_mutex_lock(&m->lock);
+    if (i < m->n_worker) {
+        snprintf(out, size, "%s", m->info[i].name);
+    } else {
+        snprintf(out, size, "worker %d", i);
+    }
+    pthread_mutex_unlock(&m->lock);
 }
 
 void meter_view_fini(struct meter_view *v)

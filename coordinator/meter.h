@@ -39,6 +39,8 @@ struct meter_view {
 };
 /* meter_read: from any thread. The view is the caller's; meter_view_fini frees what it holds. */
 int meter_read(struct meter *m, struct meter_view *out, struct err *err);
+/* meter_worker_name: of worker i, for people; from any thread. */
+void meter_worker_name(struct meter *m, int i, char *out, size_t size);
 void meter_view_fini(struct meter_view *v);
 
 #endif

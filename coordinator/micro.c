@@ -53,6 +53,7 @@ static int micro_pieces(const struct forward *f, struct micro *m, struct piece *
         PIECE(slot_expert, rows * (size_t)slots, 4),
         PIECE(slot_weight, rows * (size_t)slots, 4),
         PIECE(slot_row, rows * (size_t)slots, sizeof(void *)),
+        PIECE(slot_worker, rows * (size_t)slots, sizeof *m->slot_worker),
     };
     memcpy(p, table, sizeof table);
     return (int)(sizeof table / sizeof *table);

@@ -86,6 +86,8 @@ struct dispatch {
     size_t ld_row;              /* elements from row to row */
     const void **slot_row; /* [n_row * top_k] filled by the pool: a row of d_model elements of the
                               precision's dtype each; NULL for empty slots */
+    int16_t *slot_worker;  /* [n_row * top_k] filled by the pool: who computed the slot's row, -1:
+                              the  coordinator itself; NULL: nobody wants to know */
     void *user;
 
     int done; /* set by the pool; then `status` is 0 or an error in `err` */

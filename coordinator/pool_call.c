@@ -248,11 +248,14 @@ int call_send(struct pool *pool, struct link *l, struct call *c, struct err *err
     return 0;
 }
 
-void call_fill(const struct pool *pool, const struct call *c, const void *rows)
+void call_fill(const struct pool *pool, const struct call *c, const void *rows, int worker)
 {
+    const struct dispatch *d = c->dispatch->d;
     for (int i = 0; i < c->n_assign; i++) {
-        c->dispatch->d->slot_row[c->slot[i]] =
-            (const unsigned char *)rows + (size_t)i * pool->row_bytes;
+        d->slot_row[c->slot[i]] = (const unsigned char *)rows + (size_t)i * pool->row_bytes;
+    }
+    for (int i = 0; d->slot_worker != NULL && i < c->n_assign; i++) {
+        d->slot_worker[c->slot[i]] = (int16_t)worker;
     }
 }
 
@@ -296,7 +299,7 @@ int call_answer(struct pool *pool, struct call *c, const struct msg_reply *m, st
     frames_close(&c->frames);
     frames_move(&c->frames, f);
     account(pool, c, m);
-    call_fill(pool, c, frames_data(&c->frames, 1));
+    call_fill(pool, c, frames_data(&c->frames, 1), c->worker);
     return 0;
 }
 

@@ -350,7 +350,7 @@ static int compute_here(struct pool *pool, struct call *c, struct err *err)
     if (rc) {
         goto out;
     }
-    call_fill(pool, c, wirebuf_data(out));
+    call_fill(pool, c, wirebuf_data(out), -1);
     rc = frames_push_buf(&c->frames, out, bytes);
     out = NULL;
 out:

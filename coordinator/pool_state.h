@@ -187,8 +187,8 @@ int call_send(struct pool *pool, struct link *l, struct call *c, struct err *err
 /* call_answer takes the reply's frames and fills the slots. */
 int call_answer(struct pool *pool, struct call *c, const struct msg_reply *m, struct frames *f,
                 struct err *err);
-/* call_fill points the call's slots at rows [n_assign, d_model]. */
-void call_fill(const struct pool *pool, const struct call *c, const void *rows);
+/* call_fill points the call's slots at rows [n_assign, d_model], which `worker` computed. */
+void call_fill(const struct pool *pool, const struct call *c, const void *rows, int worker);
 /* call_fail: this worker failed this call; it is planned again without it. Takes the call out of
  * the link's sent list. */
 void call_fail(struct pool *pool, struct link *l, struct call *c, const char *why);

@@ -24,6 +24,8 @@ struct request {
     int ignore_eos;
     int all_logits; /* on_logits for every position, not just those a token is drawn from */
     void *user;
+    /* on_start: once, when its first rows are about to be computed. May be NULL. */
+    void (*on_start)(void *user);
     /* on_domain: once, before the first logits, in models with domains. score: when the domain was
      * found out, the mean log-likelihood of a prompt token under each domain [n_domain]; else NULL.
      * May be NULL. */
@@ -39,6 +41,10 @@ struct request {
      */
     void (*on_route)(void *user, int pos, int layer, const int32_t *slot_expert,
                      const float *slot_weight, int top_k);
+    /* on_computed: who computed n_slot slots of a sparse layer; slot_expert < 0 are empty, a worker
+     * of -1 is the coordinator. May be NULL. */
+    void (*on_computed)(void *user, const int32_t *slot_expert, const int16_t *slot_worker,
+                        int n_slot);
     /* on_done: exactly once; the sequence is gone after it. */
     void (*on_done)(void *user, enum finish reason, const struct err *err);
 };
@@ -59,6 +65,7 @@ struct seq {
     int cancelled;
     int held;        /* not to be computed yet: its domain is being found out */
     int domain_told; /* also: counted */
+    int started;     /* on_start was called */
     struct seq *next;
 };
 

@@ -38,6 +38,7 @@ struct service {
     pthread_mutex_t lock; /* inbox, stop, view */
     pthread_cond_t work;
     struct generation *inbox, **inbox_tail;
+    float *raw; /* [vocab] scratch of the engine's thread, see choice.h */
     int stop;
     atomic_int cancels;         /* drops not looked at yet */
     struct generation *running; /* engine's thread */
@@ -96,6 +97,8 @@ static int shared_init(struct choice_shared *s, struct service *service, struct 
                                 .n_top = p->n_top < SERVICE_TOP_MAX ? p->n_top : SERVICE_TOP_MAX,
                                 .prompt_logprobs = p->prompt_logprobs,
                                 .skip_special = p->skip_special,
+                                .routes = p->routes,
+                                .raw = service->raw,
                                 .sampling = p->sampling,
                                 .grammar = p->grammar};
     s->prompt = copy_of(p->prompt, p->n_prompt, sizeof *p->prompt);
@@ -180,7 +183,7 @@ static struct event *outbox_take(struct outbox *o)
     return first;
 }
 
-static void deliver(const struct event *e)
+static void deliver(struct event *e)
 {
     const struct generation *g = e->generation;
     const struct generation_handlers *h = &g->handlers;
@@ -188,6 +191,11 @@ static void deliver(const struct event *e)
         return;
     }
     switch (e->kind) {
+    case EVENT_START:
+        if (h->on_start != NULL) {
+            h->on_start(g->user, e->choice);
+        }
+        break;
     case EVENT_DOMAIN:
         if (h->on_domain != NULL) {
             h->on_domain(g->user, e->domain, e->score, e->n_domain);
@@ -199,12 +207,14 @@ static void deliver(const struct event *e)
         }
         break;
     case EVENT_TOKEN:
-        h->on_token(g->user, e->choice, e->token, e->text, e->n_text,
+        h->on_token(g->user, e->choice, e->token, e->text, e->n_text, e->offset,
                     e->has_logprob ? &e->logprob : NULL);
         break;
     case EVENT_DONE:
-        h->on_done(g->user, e->choice, e->finish, e->text, e->n_text, e->stop,
-                   e->finish == FINISH_ERROR ? &e->err : NULL);
+        e->end.text = e->text;
+        e->end.n_text = e->n_text;
+        e->end.err = e->end.reason == FINISH_ERROR ? &e->err : NULL;
+        h->on_done(g->user, e->choice, &e->end);
         break;
     }
 }
@@ -274,7 +284,7 @@ static void publish(struct service *s)
         }
     }
     pthread_mutex_lock(&s->lock);
-    if (s->domain != NULL) {
+    if (s->config.desc->n_domain > 0) {
         memcpy(s->domain, engine_domain_stats(s->config.engine),
                (size_t)s->config.desc->n_domain * sizeof *s->domain);
     }
@@ -355,6 +365,43 @@ static void outbox_fini(struct outbox *o)
     pthread_mutex_destroy(&o->lock);
 }
 
+static int allocate(struct service *s, struct err *err)
+{
+    const struct service_config *c = &s->config;
+    struct meter_config mc = {c->engine, c->pool, c->desc, c->clock};
+    s->raw = malloc((size_t)c->desc->vocab * sizeof *s->raw);
+    s->domain = calloc((size_t)c->desc->n_domain + 1, sizeof *s->domain);
+    if (s->raw == NULL || s->domain == NULL) {
+        return err_set(err, ERR_NOMEM, "no memory for a service");
+    }
+    return meter_create(&mc, &s->meter, err);
+}
+
+static void init_lock(struct service *s)
+{
+    pthread_condattr_t attr;
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&s->work, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
+static void fini_lock(struct service *s)
+{
+    outbox_fini(&s->outbox);
+    pthread_mutex_destroy(&s->lock);
+    pthread_cond_destroy(&s->work);
+}
+
+static void service_free(struct service *s)
+{
+    free(s->raw);
+    free(s->domain);
+    meter_destroy(s->meter);
+    free(s);
+}
+
 int service_create(const struct service_config *config, struct ev_loop *loop, struct service **out,
                    struct err *err)
 {
@@ -362,35 +409,22 @@ int service_create(const struct service_config *config, struct ev_loop *loop, st
     if (s == NULL) {
         return err_set(err, ERR_NOMEM, "no memory for a service");
     }
-    struct meter_config mc = {config->engine, config->pool, config->desc, config->clock};
-    int rc = meter_create(&mc, &s->meter, err);
-    if (rc != 0) {
-        free(s);
-        return rc;
-    }
     s->config = *config;
     s->inbox_tail = &s->inbox;
-    size_t n_domain = (size_t)config->desc->n_domain;
-    if (n_domain > 0 && (s->domain = calloc(n_domain, sizeof *s->domain)) == NULL) {
-        meter_destroy(s->meter);
-        free(s);
-        return err_set(err, ERR_NOMEM, "no memory for a service");
+    int rc = allocate(s, err);
+    if (rc == 0) {
+        outbox_init(&s->outbox, loop);
+        init_lock(s);
+        publish(s);
+        meter_tick(s->meter);
+        if (pthread_create(&s->thread, NULL, engine_main, s) != 0) {
+            fini_lock(s);
+            rc = err_set(err, ERR_NOMEM, "cannot start the engine's thread");
+        }
     }
-    outbox_init(&s->outbox, loop);
-    pthread_mutex_init(&s->lock, NULL);
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&s->work, &attr);
-    pthread_condattr_destroy(&attr);
-    publish(s);
-    meter_tick(s->meter);
-    if (pthread_create(&s->thread, NULL, engine_main, s) != 0) {
-        outbox_fini(&s->outbox);
-        free(s->domain);
-        meter_destroy(s->meter);
-        free(s);
-        return err_set(err, ERR_NOMEM, "cannot start the engine's thread");
+    if (rc != 0) {
+        service_free(s);
+        return rc;
     }
     *out = s;
     return 0;
@@ -416,12 +450,14 @@ void service_destroy(struct service *s)
     /* The cancelled sequences end at the head of a step, which finds nothing else to do. */
     engine_step(s->config.engine, NULL);
     sweep(s);
-    outbox_fini(&s->outbox);
-    pthread_mutex_destroy(&s->lock);
-    pthread_cond_destroy(&s->work);
-    free(s->domain);
-    meter_destroy(s->meter);
-    free(s);
+    /* What was handed in and never looked at. */
+    for (struct generation *g = s->inbox; g != NULL;) {
+        struct generation *next = g->next;
+        generation_unref(g);
+        g = next;
+    }
+    fini_lock(s);
+    service_free(s);
 }
 
 struct meter *service_meter(struct service *s)

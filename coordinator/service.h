@@ -24,6 +24,7 @@ struct token_logprob {
  * descending. The chosen token's entry in top is the identical number. */
 struct position_logprob {
     struct token_logprob at;
+    int rank; /* of the token: 1 is the likeliest */
     int n_top;
     struct token_logprob top[SERVICE_TOP_MAX];
 };
@@ -41,11 +42,33 @@ struct generation_params {
     int n_top;               /* logprobs of tokens, with this many of the likeliest; -1: none */
     int prompt_logprobs;     /* of the prompt's own tokens too (echo) */
     int skip_special;        /* special tokens yield no text */
+    int routes;              /* which experts each position was sent to is told at the end */
     struct grammar *grammar; /* or NULL; a reference is taken */
 };
 
+/* How a choice ended. */
+struct generation_end {
+    enum finish reason;
+    const char *text; /* what was held back; [n_text], may be empty */
+    size_t n_text;
+    int stop;              /* index of the stop string that ended it, or -1 */
+    int32_t stop_token;    /* the stop token that did (not the model's own end token), or -1 */
+    const struct err *err; /* with FINISH_ERROR, else NULL */
+    /* Who computed its rows of (token, slot): the coordinator itself, and worker i at i + 1. */
+    const uint64_t *rows; /* [n_rows]; NULL when no worker had any */
+    int n_rows;
+    /* When asked for: [n_route, n_layer, top_k] experts of positions 0.., each of route_bytes
+     * bytes, little-endian; 0 in dense layers. NULL else. */
+    const void *route;
+    int n_route, route_bytes;
+};
+/* route_bytes_for: 1, 2 or 4: what holds an expert's number. */
+int route_bytes_for(const struct model_desc *desc);
+
 /* Called on the loop thread. Pointers are valid during the call. */
 struct generation_handlers {
+    /* on_start: a choice is being computed from now on. May be NULL. */
+    void (*on_start)(void *user, int choice);
     /* on_domain: once a generation, before anything else, in models with domains. score as in
      * struct request. May be NULL. */
     void (*on_domain)(void *user, int domain, const double *score, int n_domain);
@@ -53,13 +76,12 @@ struct generation_handlers {
      * - 1. */
     void (*on_prompt)(void *user, const struct position_logprob *entry, int n);
     /* on_token: text is what may be shown now; it can be empty (half a character, or what may
-     * become a stop string) and is never half a character. logprob is NULL unless asked for. */
+     * become a stop string) and is never half a character. offset: characters of the choice's text
+     * before the token's own. logprob is NULL unless asked for. */
     void (*on_token)(void *user, int choice, int32_t token, const char *text, size_t n_text,
-                     const struct position_logprob *logprob);
-    /* on_done: once a choice, last. text: what was held back. stop: the index of the stop string
-     * that ended it, or -1. err: with FINISH_ERROR. */
-    void (*on_done)(void *user, int choice, enum finish reason, const char *text, size_t n_text,
-                    int stop, const struct err *err);
+                     size_t offset, const struct position_logprob *logprob);
+    /* on_done: once a choice, last. */
+    void (*on_done)(void *user, int choice, const struct generation_end *end);
 };
 
 struct service_config {

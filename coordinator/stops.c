@@ -112,6 +112,16 @@ int stops_push(struct stops *s, const char *bytes, size_t n)
     return -1;
 }
 
+void stops_pass(struct stops *s, const char *bytes, size_t n)
+{
+    if (s->n_out > 0) {
+        drop_released(s);
+    }
+    if (append(s, bytes, n) == 0) {
+        s->n_out = s->n_held;
+    }
+}
+
 void stops_flush(struct stops *s)
 {
     if (s->n_out > 0) {

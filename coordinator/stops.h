@@ -20,6 +20,8 @@ void stops_fini(struct stops *s);
 /* stops_push appends bytes. Returns -1, or the index of the stop string that is now complete (of
  * several the one that begins first); stops_released tells what may be shown. ERR_NOMEM: -2. */
 int stops_push(struct stops *s, const char *bytes, size_t n);
+/* stops_pass appends bytes without looking for stop strings, and releases them. */
+void stops_pass(struct stops *s, const char *bytes, size_t n);
 /* stops_flush releases all that was held. */
 void stops_flush(struct stops *s);
 /* stops_released: valid until the next push or flush. */

@@ -1,0 +1,361 @@
+/* api_metrics: Prometheus text (exposition format 0.0.4). Names are sigmoe_ + base unit, counters
+ * end in _total, ratios over time are left to PromQL; series a worker, a worker and layer, a layer
+ * and a domain are bounded by the cluster and the model. docs/API.md lists them. */
+#include "coordinator/api.h"
+
+#include <dirent.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static void family(FILE *f, const char *name, const char *type, const char *help)
+{
+    fprintf(f, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static void one(FILE *f, const char *name, const char *type, const char *help, double value)
+{
+    family(f, name, type, help);
+    fprintf(f, "%s %.17g\n", name, value);
+}
+
+/* A label's value: backslash, quote and line end are escaped. */
+static void label(FILE *f, const char *text)
+{
+    for (; *text != 0; text++) {
+        if (*text == '\\' || *text == '"') {
+            fputc('\\', f);
+        }
+        if (*text == '\n') {
+            fputs("\\n", f);
+        } else {
+            fputc(*text, f);
+        }
+    }
+}
+
+static void histogram(FILE *f, const char *name, const char *help, const struct histogram *h)
+{
+    uint64_t sum = 0;
+    double bound = h->first;
+    family(f, name, "histogram", help);
+    for (int b = 0; b < h->n; b++, bound *= h->factor) {
+        sum += h->bucket[b];
+        fprintf(f, "%s_bucket{le=\"%g\"} %" PRIu64 "\n", name, bound, sum);
+    }
+    fprintf(f, "%s_bucket{le=\"+Inf\"} %" PRIu64 "\n%s_sum %.9g\n%s_count %" PRIu64 "\n", name,
+            h->count, name, h->sum, name, h->count);
+}
+
+/* ---- the server ------------------------------------------------------------------------------ */
+
+static void about_requests(FILE *f, const struct api *api, const struct engine_stats *e)
+{
+    const struct api_counts *c = &api->counts;
+    one(f, "sigmoe_requests_running", "gauge", "Sequences being computed.", e->running);
+    one(f, "sigmoe_requests_waiting", "gauge", "Sequences that wait for room.", e->waiting);
+    one(f, "sigmoe_http_jobs", "gauge", "Requests under way.", c->running);
+    family(f, "sigmoe_requests_total", "counter", "Choices that ended, by reason.");
+    for (int r = FINISH_STOP; r <= FINISH_ERROR; r++) {
+        fprintf(f, "sigmoe_requests_total{finish_reason=\"%s\"} %" PRIu64 "\n",
+                finish_name((enum finish)r), c->finished[r]);
+    }
+    one(f, "sigmoe_requests_refused_total", "counter",
+        "Generation requests answered with an error before they began.", (double)c->refused);
+    family(f, "sigmoe_http_responses_total", "counter", "Responses, by status.");
+    for (int s = 0; s < (int)(sizeof c->status / sizeof *c->status); s++) {
+        if (c->status[s] > 0) {
+            fprintf(f, "sigmoe_http_responses_total{code=\"%d\"} %" PRIu64 "\n", s, c->status[s]);
+        }
+    }
+    family(f, "sigmoe_tokens_total", "counter", "Tokens computed of prompts, and generated.");
+    fprintf(f,
+            "sigmoe_tokens_total{kind=\"prompt\"} %" PRIu64
+            "\nsigmoe_tokens_total{kind=\"generated\"} %" PRIu64 "\n",
+            e->prompt_tokens, e->generated_tokens);
+    histogram(f, "sigmoe_time_to_first_token_seconds", "From a request to its first token.",
+              &c->ttft);
+    histogram(f, "sigmoe_inter_token_latency_seconds", "Between the tokens of a sequence.",
+              &c->inter_token);
+    histogram(f, "sigmoe_request_duration_seconds", "From a request to its last token.",
+              &c->duration);
+    histogram(f, "sigmoe_request_queue_seconds", "From a request to its first computation.",
+              &c->queue);
+    histogram(f, "sigmoe_request_prompt_tokens", "Tokens of a prompt.", &c->prompt_tokens);
+    histogram(f, "sigmoe_request_generated_tokens", "Tokens of a choice.", &c->generated_tokens);
+}
+
+static void about_engine(FILE *f, const struct engine_stats *e)
+{
+    const struct dispatch_time *t = &e->time;
+    one(f, "sigmoe_kv_pages", "gauge", "Pages of the KV cache.", e->kv_pages);
+    one(f, "sigmoe_kv_pages_free", "gauge", "Of them free.", e->kv_pages_free);
+    one(f, "sigmoe_kv_cache_usage_ratio", "gauge", "Share of KV pages in use.",
+        e->kv_pages > 0 ? 1.0 - (double)e->kv_pages_free / e->kv_pages : 0);
+    one(f, "sigmoe_steps_total", "counter", "Batches computed.", (double)e->steps);
+    one(f, "sigmoe_rows_total", "counter", "Rows of all batches.", (double)e->rows);
+    one(f, "sigmoe_step_seconds_total", "counter", "Time in batches.", (double)e->step_ns / 1e9);
+    one(f, "sigmoe_expert_wait_seconds_total", "counter",
+        "Of it with nothing to compute, experts away.", (double)e->wait_ns / 1e9);
+    one(f, "sigmoe_expert_dispatches_total", "counter", "Micro-batches sent to experts.",
+        (double)e->dispatches);
+    one(f, "sigmoe_expert_away_seconds_total", "counter",
+        "Sum over them, from sending to the last row.", (double)e->away_ns / 1e9);
+    family(f, "sigmoe_expert_phase_seconds_total", "counter",
+           "Time of calls: building messages, on the wire, queued and computed at the slowest "
+           "worker.");
+    fprintf(f,
+            "sigmoe_expert_phase_seconds_total{phase=\"serialise\"} %.9g\n"
+            "sigmoe_expert_phase_seconds_total{phase=\"wire\"} %.9g\n"
+            "sigmoe_expert_phase_seconds_total{phase=\"queue\"} %.9g\n"
+            "sigmoe_expert_phase_seconds_total{phase=\"compute\"} %.9g\n",
+            (double)t->serialise_ns / 1e9, (double)t->wire_ns / 1e9, (double)t->queue_ns / 1e9,
+            (double)t->compute_ns / 1e9);
+}
+
+/* ---- the cluster ----------------------------------------------------------------------------- */
+
+/* One series a worker; `value` picks it. */
+static void per_worker(FILE *f, const struct meter_view *v, const char *name, const char *type,
+                       const char *help, double (*value)(const struct pool_worker_info *w))
+{
+    family(f, name, type, help);
+    for (int i = 0; i < v->n_worker; i++) {
+        fprintf(f, "%s{worker=\"", name);
+        label(f, v->worker[i].info.name);
+        fprintf(f, "\"} %.17g\n", value(&v->worker[i].info));
+    }
+}
+
+static double up(const struct pool_worker_info *w)
+{
+    return w->alive;
+}
+static double calls(const struct pool_worker_info *w)
+{
+    return (double)w->calls;
+}
+static double failures(const struct pool_worker_info *w)
+{
+    return (double)w->failures;
+}
+static double outstanding(const struct pool_worker_info *w)
+{
+    return w->outstanding;
+}
+static double held(const struct pool_worker_info *w)
+{
+    return w->n_held;
+}
+static double rtt(const struct pool_worker_info *w)
+{
+    return (double)w->rtt_ns / 1e9;
+}
+static double compute(const struct pool_worker_info *w)
+{
+    return (double)w->compute_ns / 1e9;
+}
+
+/* Two workers of one name would be one series twice, which Prometheus refuses: they are numbered.
+ */
+static void name_apart(struct meter_view *v)
+{
+    for (int i = 0; i < v->n_worker; i++) {
+        for (int k = 0; k < i; k++) {
+            if (strcmp(v->worker[i].info.name, v->worker[k].info.name) == 0) {
+                size_t n = strlen(v->worker[i].info.name), max = LIMIT_NAME_BYTES - 12;
+                n = n < max ? n : max;
+                snprintf(v->worker[i].info.name + n, 12, "#%d", i);
+            }
+        }
+    }
+}
+
+static void wire_bytes(FILE *f, const struct meter_view *v)
+{
+    family(f, "sigmoe_wire_bytes_total", "counter", "Of requests to a worker and replies from it.");
+    for (int i = 0; i < v->n_worker; i++) {
+        for (int back = 0; back < 2; back++) {
+            const struct pool_worker_info *w = &v->worker[i].info;
+            fputs("sigmoe_wire_bytes_total{worker=\"", f);
+            label(f, w->name);
+            fprintf(f, "\",direction=\"%s\"} %" PRIu64 "\n", back ? "received" : "sent",
+                    back ? w->bytes_received : w->bytes_sent);
+        }
+    }
+}
+
+static void expert_tokens(FILE *f, const struct meter_view *v, const struct model_desc *d)
+{
+    family(f, "sigmoe_expert_tokens_total", "counter",
+           "Rows of (token, slot) that a worker computed, by layer.");
+    for (int i = 0; i < v->n_worker; i++) {
+        for (int l = 0; l < d->n_layer; l++) {
+            if (d->layer[l].sparse) {
+                fputs("sigmoe_expert_tokens_total{worker=\"", f);
+                label(f, v->worker[i].info.name);
+                fprintf(f, "\",layer=\"%d\"} %" PRIu64 "\n", l, v->worker[i].by_layer[l]);
+            }
+        }
+    }
+}
+
+/* The hottest expert against the mean, over the last seconds; 1 is even, 0 is no load. */
+static void imbalance(FILE *f, const struct meter_view *v, const struct model_desc *d)
+{
+    family(f, "sigmoe_expert_imbalance_ratio", "gauge",
+           "Load of a layer's hottest expert over the mean of all, last ten seconds.");
+    for (int l = 0, s = 0; l < d->n_layer; l++) {
+        uint64_t sum = 0, top = 0;
+        if (!d->layer[l].sparse) {
+            continue;
+        }
+        for (int e = 0; e < v->n_expert; e++) {
+            uint32_t n = v->recent_load[s * v->n_expert + e];
+            sum += n;
+            top = n > top ? n : top;
+        }
+        fprintf(f, "sigmoe_expert_imbalance_ratio{layer=\"%d\"} %.9g\n", l,
+                sum > 0 ? (double)top * v->n_expert / (double)sum : 0.0);
+        s++;
+    }
+}
+
+static void about_cluster(FILE *f, struct meter_view *v, const struct model_desc *d)
+{
+    const struct pool_stats *p = &v->pool;
+    int alive = 0;
+    for (int i = 0; i < v->n_worker; i++) {
+        alive += v->worker[i].info.alive;
+    }
+    one(f, "sigmoe_workers", "gauge", "Workers known.", v->n_worker);
+    one(f, "sigmoe_workers_up", "gauge", "Workers that answer.", alive);
+    one(f, "sigmoe_experts_uncovered", "gauge", "Pairs of layer and expert no worker holds.",
+        v->n_uncovered);
+    one(f, "sigmoe_workers_lost_total", "counter", "Workers given up.", (double)p->workers_lost);
+    one(f, "sigmoe_expert_replans_total", "counter", "Calls planned again.", (double)p->replans);
+    family(f, "sigmoe_expert_retries_total", "counter", "Of calls, by what was wrong.");
+    fprintf(f,
+            "sigmoe_expert_retries_total{reason=\"not_held\"} %" PRIu64
+            "\nsigmoe_expert_retries_total{reason=\"timeout\"} %" PRIu64 "\n",
+            p->not_held, p->timeouts);
+    one(f, "sigmoe_expert_local_slots_total", "counter", "Rows the coordinator computed itself.",
+        (double)p->local_slots);
+    name_apart(v);
+    per_worker(f, v, "sigmoe_worker_up", "gauge", "Whether it answers.", up);
+    per_worker(f, v, "sigmoe_worker_experts", "gauge", "Pairs of layer and expert it holds.", held);
+    per_worker(f, v, "sigmoe_worker_calls_outstanding", "gauge", "Calls it has not answered.",
+               outstanding);
+    per_worker(f, v, "sigmoe_worker_calls_total", "counter", "Calls sent.", calls);
+    per_worker(f, v, "sigmoe_worker_failures_total", "counter", "Calls it failed.", failures);
+    per_worker(f, v, "sigmoe_worker_rtt_seconds", "gauge", "A call's time on the wire, smoothed.",
+               rtt);
+    per_worker(f, v, "sigmoe_worker_compute_seconds_total", "counter",
+               "Time it computed, as it reports.", compute);
+    wire_bytes(f, v);
+    expert_tokens(f, v, d);
+    imbalance(f, v, d);
+}
+
+static void about_domains(FILE *f, const struct api *api)
+{
+    const struct model_desc *d = &api->model->desc;
+    struct domain_stats *n = calloc((size_t)d->n_domain + 1, sizeof *n);
+    int count = n != NULL ? service_domains_get(api->service, n, d->n_domain) : 0;
+    if (count > 0) {
+        family(f, "sigmoe_domain_requests_total", "counter", "Sequences, by domain.");
+        for (int i = 0; i < count; i++) {
+            fprintf(f, "sigmoe_domain_requests_total{domain=\"%s\"} %" PRIu64 "\n",
+                    d->domain[i].name, n[i].requests);
+        }
+        family(f, "sigmoe_domain_tokens_total", "counter", "Tokens, by domain.");
+        for (int i = 0; i < count; i++) {
+            fprintf(f,
+                    "sigmoe_domain_tokens_total{domain=\"%s\",kind=\"prompt\"} %" PRIu64
+                    "\nsigmoe_domain_tokens_total{domain=\"%s\",kind=\"generated\"} %" PRIu64 "\n",
+                    d->domain[i].name, n[i].prompt_tokens, d->domain[i].name,
+                    n[i].generated_tokens);
+        }
+    }
+    free(n);
+}
+
+/* ---- the process ----------------------------------------------------------------------------- */
+
+static double open_files(void)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    int n = -3; /* . and .. and the folder itself */
+    while (dir != NULL && readdir(dir) != NULL) {
+        n++;
+    }
+    if (dir != NULL) {
+        closedir(dir);
+    }
+    return n > 0 ? n : 0;
+}
+
+static double resident_bytes(void)
+{
+    long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    if (f == NULL || fscanf(f, "%*s %ld", &pages) != 1) {
+        pages = 0;
+    }
+    if (f != NULL) {
+        fclose(f);
+    }
+    return (double)pages * (double)sysconf(_SC_PAGESIZE);
+}
+
+static void about_process(FILE *f, const struct api *api)
+{
+    struct timespec cpu = {0};
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
+    one(f, "process_cpu_seconds_total", "counter", "CPU time of the coordinator.",
+        (double)cpu.tv_sec + (double)cpu.tv_nsec / 1e9);
+    one(f, "process_resident_memory_bytes", "gauge", "Memory in RAM.", resident_bytes());
+    one(f, "process_open_fds", "gauge", "Open file descriptors.", open_files());
+    one(f, "process_start_time_seconds", "gauge", "Unix time of the start.", (double)api->created);
+    family(f, "sigmoe_build_info", "gauge", "What runs, as labels.");
+    fputs("sigmoe_build_info{version=\"" SIGMOE_VERSION "\",model=\"", f);
+    label(f, api->model_name);
+    fputs("\",kernels=\"", f);
+    label(f, api->kernels->name);
+    fprintf(f, "\",precision=\"%s\"} 1\n", api->precision);
+}
+
+void api_metrics(struct api *api, const struct api_request *r)
+{
+    struct meter_view v;
+    struct err err = {0};
+    struct service_view now;
+    char *text = NULL;
+    size_t size = 0;
+    if (meter_read(service_meter(api->service), &v, &err) != 0) {
+        api_fail_err(api, r->x, &err);
+        return;
+    }
+    FILE *f = open_memstream(&text, &size);
+    if (f != NULL) {
+        service_view_get(api->service, &now);
+        about_process(f, api);
+        about_requests(f, api, &now.engine);
+        about_engine(f, &now.engine);
+        if (v.n_sparse > 0) {
+            about_cluster(f, &v, &api->model->desc);
+        }
+        about_domains(f, api);
+    }
+    meter_view_fini(&v);
+    if (f != NULL && fclose(f) == 0) {
+        api->counts.status[200]++;
+        http_respond(r->x, 200, "text/plain; version=0.0.4; charset=utf-8", text, size);
+    } else {
+        api_fail(api, r->x, 500, NULL, NULL, "no memory for the metrics");
+    }
+    free(text);
+}
