@@ -247,3 +247,19 @@ int opt_parse(const struct opt_command *cmd, int argc, char **argv, const char *
         *n_positional = n;
     return rc;
 }
+
+void opt_ids_text(const int32_t *id, int n, char *out, size_t size)
+{
+    size_t used = 0;
+    if (size > 0)
+        out[0] = '\0';
+    for (int begin = 0, end = 0; begin < n && used < size; begin = end) {
+        for (end = begin + 1; end < n && id[end] == id[end - 1] + 1;)
+            end++;
+        const char *comma = begin > 0 ? "," : "";
+        used += (size_t)(end - begin == 1
+                             ? snprintf(out + used, size - used, "%s%d", comma, (int)id[begin])
+                             : snprintf(out + used, size - used, "%s%d-%d", comma, (int)id[begin],
+                                        (int)id[end - 1]));
+    }
+}

@@ -54,5 +54,7 @@ const char *opt_nearest(const char *word, const char *const *names);
 /* A list of ids as users write it: "0-15,32-47,60". Appends to out, at most max, ascending or not,
  * duplicates refused. Returns how many, or ERR_USAGE. limit: ids must be < limit. */
 int opt_parse_ids(const char *text, int limit, int32_t *out, int max, struct err *err);
+/* opt_ids_text writes such a list of ascending ids; cut at size. 12 bytes an id are enough. */
+void opt_ids_text(const int32_t *id, int n, char *out, size_t size);
 
 #endif

@@ -3,9 +3,11 @@
 #include "coordinator/cluster.h"
 
 #include "base/log.h"
+#include "base/opt.h"
 #include "coordinator/local.h"
 #include "coordinator/spawn.h"
 #include "router/placement.h"
+#include "router/placement_groups.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,19 +83,42 @@ static int use_running(struct cluster *c, const char *list, struct err *err)
     return rc;
 }
 
+/* ---- which experts -------------------------------------------------------------------------- */
+
+/* The experts of worker i into part [n_expert], ascending; how many. */
+static int part_of(const struct cluster *c, const struct cluster_config *cfg, int i, int32_t *part)
+{
+    const struct model_desc *d = &cfg->model->desc;
+    int32_t group_end[LIMIT_DOMAINS] = {d->n_expert};
+    for (int g = 0; g < d->n_domain; g++) {
+        group_end[g] = d->domain[g].first + d->domain[g].n_expert;
+    }
+    switch (cfg->place) {
+    case CLUSTER_COLOCATED:
+        return placement_colocated(group_end, d->n_domain > 0 ? d->n_domain : 1, i, c->n, part);
+    case CLUSTER_SPREAD:
+        return placement_round_robin(d->n_expert, i, c->n, part);
+    default:
+        return placement_contiguous(d->n_expert, i, c->n, part);
+    }
+}
+
 /* ---- processes ------------------------------------------------------------------------------- */
 
 static int spawn_one(struct cluster *c, const struct cluster_config *cfg, int i, struct err *err)
 {
     int n_expert = cfg->model->desc.n_expert;
+    size_t text_bytes = (size_t)n_expert * 12 + 1;
     int32_t *part = malloc((size_t)n_expert * sizeof *part);
-    if (part == NULL) {
+    char *experts = malloc(text_bytes);
+    if (part == NULL || experts == NULL) {
+        free(part);
+        free(experts);
         return err_set(err, ERR_NOMEM, "no memory for a worker");
     }
-    int n_part = placement_contiguous(n_expert, i, c->n, part);
-    char experts[64], listen[256], threads[16], spin[16];
-    snprintf(experts, sizeof experts, "%d-%d", part[0], part[n_part - 1]);
+    opt_ids_text(part, part_of(c, cfg, i, part), experts, text_bytes);
     free(part);
+    char listen[256], threads[16], spin[16];
     snprintf(threads, sizeof threads, "%d", cfg->worker_threads);
     snprintf(spin, sizeof spin, "%d", cfg->spin_us);
     if (cfg->transport == CLUSTER_IPC) {
@@ -111,7 +136,9 @@ static int spawn_one(struct cluster *c, const struct cluster_config *cfg, int i,
         argv[n++] = spin;
     }
     argv[n] = NULL;
-    return spawn_worker(&c->process[i], argv, err);
+    int rc = spawn_worker(&c->process[i], argv, err);
+    free(experts);
+    return rc;
 }
 
 static int start_processes(struct cluster *c, const struct cluster_config *cfg, struct err *err)
@@ -146,7 +173,7 @@ static int start_threads(struct cluster *c, const struct cluster_config *cfg, st
     int rc = held == NULL || part == NULL ? err_set(err, ERR_NOMEM, "no memory for a worker") : 0;
     for (int i = 0; rc == 0 && i < c->n; i++) {
         memset(held, 0, (size_t)d->n_layer * (size_t)d->n_expert);
-        int n_part = placement_contiguous(d->n_expert, i, c->n, part);
+        int n_part = part_of(c, cfg, i, part);
         for (int l = 0; l < d->n_layer; l++) {
             for (int k = 0; k < n_part; k++) {
                 held[(size_t)l * (size_t)d->n_expert + (size_t)part[k]] = 1;

@@ -9,6 +9,9 @@
 #include "worker/worker.h"
 
 enum cluster_transport { CLUSTER_INPROC, CLUSTER_IPC, CLUSTER_TCP };
+/* Which experts the workers started here hold: runs of equal length; each domain on few workers
+ * (router/placement_groups.h); each domain over all. */
+enum cluster_place { CLUSTER_CONTIGUOUS, CLUSTER_COLOCATED, CLUSTER_SPREAD };
 
 struct cluster_config {
     const struct model *model;
@@ -16,7 +19,8 @@ struct cluster_config {
     const struct kernels *kernels;
     const struct clock *clock;
     struct team *team; /* for experts computed locally */
-    int n_worker;      /* started here; experts are split contiguously */
+    int n_worker;      /* started here */
+    enum cluster_place place;
     enum cluster_transport transport;
     int worker_threads, spin_us; /* 0 threads: one a CPU */
     const char *workers_at;      /* "tcp://a,tcp://b": connect, start nothing; or NULL */

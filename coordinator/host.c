@@ -44,6 +44,7 @@ static int start_cluster(struct host *h, const struct host_options *o, struct er
                                .clock = &clock_real,
                                .team = h->team,
                                .n_worker = (int)o->workers,
+                               .place = o->place,
                                .transport = o->transport,
                                .worker_threads = (int)o->worker_threads,
                                .spin_us = (int)o->spin_us,

@@ -11,13 +11,14 @@
 
 /* The options' values as the table fills them, and what they mean. */
 struct host_options {
-    const char *transport_name, *precision_name, *workers_at, *trace_hash;
+    const char *transport_name, *precision_name, *place_name, *workers_at, *trace_hash;
     int64_t workers, threads, worker_threads, spin_us, prefill_chunk, rows_max, n_micro, kv_tokens,
         seqs_max;
     enum precision precision;
     enum cluster_transport transport;
+    enum cluster_place place;
 };
-#define HOST_OPTIONS_MAX 16
+#define HOST_OPTIONS_MAX 17
 /* host_options_table sets defaults and writes the options' rows to out [HOST_OPTIONS_MAX]; returns
  * how many. host_options_check gives the names their meaning after parsing. */
 int host_options_table(struct host_options *o, struct opt *out);

@@ -7,6 +7,7 @@ int host_options_table(struct host_options *o, struct opt *out)
 {
     *o = (struct host_options){.transport_name = "inproc",
                                .precision_name = "bf16",
+                               .place_name = "contiguous",
                                .workers = 1,
                                .spin_us = -1,
                                .seqs_max = 64};
@@ -14,6 +15,10 @@ int host_options_table(struct host_options *o, struct opt *out)
         {"workers", 'w', OPT_INT, &o->workers, "N", "workers to start (1)", 1, LIMIT_WORKERS},
         {"transport", 0, OPT_STR, &o->transport_name, "KIND",
          "how workers are reached: inproc (threads, default), ipc, tcp", 0, 0},
+        {"place", 0, OPT_STR, &o->place_name, "HOW",
+         "which experts a worker started here holds: contiguous runs (default),\n"
+         "colocated (each domain on few workers), spread (each domain over all)",
+         0, 0},
         {"workers-at", 0, OPT_STR, &o->workers_at, "LIST",
          "workers that already run: tcp://a:1,tcp://b:1", 0, 0},
         {"threads", 0, OPT_INT, &o->threads, "N", "of the coordinator; 0: one a CPU", 0, 4096},
@@ -54,12 +59,18 @@ int host_options_check(struct host_options *o, struct err *err)
 {
     static const char *const transports[] = {"inproc", "ipc", "tcp"};
     static const char *const precisions[] = {"bf16", "f32"};
-    int transport = 0, precision = 0;
+    static const char *const places[] = {"contiguous", "colocated", "spread"};
+    int transport = 0, precision = 0, place = 0;
     int rc = choose("transport", o->transport_name, transports, 3, "inproc, ipc or tcp", &transport,
                     err);
     if (rc == 0) {
         rc = choose("precision", o->precision_name, precisions, 2, "bf16 or f32", &precision, err);
     }
+    if (rc == 0) {
+        rc = choose("place", o->place_name, places, 3, "contiguous, colocated or spread", &place,
+                    err);
+    }
+    o->place = (enum cluster_place)place;
     o->transport = (enum cluster_transport)transport;
     o->precision = precision == 1 ? PRECISION_F32 : PRECISION_BF16;
     return rc;

@@ -125,8 +125,8 @@ int desc_domain_find(const struct model_desc *desc, const char *name, struct err
 {
     char names[512], quoted[JSON_QUOTE];
     if (desc->n_domain == 0)
-        return err_set(err, ERR_USAGE, "a %s model has no domains, so no domain '%s'", desc->family,
-                       json_quote(name, quoted));
+        return err_set(err, ERR_USAGE, "there is no domain '%s': %s models have none",
+                       json_quote(name, quoted), desc->family);
     for (int i = 0; i < desc->n_domain; i++)
         if (strcmp(desc->domain[i].name, name) == 0)
             return i;

@@ -24,6 +24,7 @@ struct view {
     int split[8], n_split;
     uint64_t dense_params, expert_params, params, active_params;
     uint64_t dense_bytes, expert_bytes, n_held; /* n_held: experts of all layers */
+    uint64_t sub_params, sub_bytes;             /* the dense part with one embedding slot */
     size_t n_needed;                            /* tensors the model uses */
     struct {
         const char *name;
@@ -54,6 +55,21 @@ static void dtypes_count(struct view *v)
     }
 }
 
+/* sub_count: what every domain's submodel has beside its group. */
+static void sub_count(struct view *v)
+{
+    int n_slot = v->desc.n_slot;
+    v->desc.n_slot = 1;
+    v->sub_params = desc_dense_params(&v->desc);
+    v->sub_bytes = weights_dense_bytes(&v->desc, v->precision);
+    v->desc.n_slot = n_slot;
+}
+
+static uint64_t group_experts(const struct view *v, int domain)
+{
+    return (uint64_t)v->desc.domain[domain].n_expert * (uint64_t)desc_n_sparse(&v->desc);
+}
+
 static int view_count(struct view *v, struct err *err)
 {
     uint64_t n_sparse = (uint64_t)desc_n_sparse(&v->desc);
@@ -66,6 +82,7 @@ static int view_count(struct view *v, struct err *err)
     v->expert_bytes = n_sparse ? weights_expert_bytes(&v->desc, v->precision) : 0;
     if (v->dense_bytes == 0 || (n_sparse && v->expert_bytes == 0))
         return err_set(err, ERR_LIMIT, "%s: the weights are too large to count", v->what);
+    sub_count(v);
     desc_each_tensor(&v->desc, count_tensor, &v->n_needed);
     if (v->model)
         dtypes_count(v);
@@ -143,12 +160,20 @@ static void print_shape(const struct view *v)
 {
     const struct model_desc *d = &v->desc;
     char text[160], total[32], active[32];
-    put("family", d->family);
+    char family[96];
+    snprintf(family, sizeof(family), "%s, blocks of %s%s", d->family, d->block,
+             d->query_layer ? ", a query layer on top" : "");
+    put("family", d->n_domain ? family : d->family);
     layers_text(v, text, sizeof(text));
     put("layers", text);
     if (v->n_held) {
         experts_text(v, text, sizeof(text));
         put("experts", text);
+    }
+    if (d->n_domain) {
+        snprintf(text, sizeof(text), "%d, by default %s; %d embedding slot%s", d->n_domain,
+                 d->domain[d->default_domain].name, d->n_slot, d->n_slot == 1 ? "" : "s");
+        put("domains", text);
     }
     snprintf(text, sizeof(text), d->d_ff ? "%d, dense FFN %d wide" : "%d", d->d_model, d->d_ff);
     put("hidden", text);
@@ -190,7 +215,12 @@ static void print_files(const struct view *v)
 static void print_memory(const struct view *v)
 {
     char text[96], bytes[32];
-    uint64_t embed = (uint64_t)v->desc.vocab * (uint64_t)v->desc.d_model;
+    uint64_t embed = 0;
+    static const enum role in_place[] = {ROLE_EMBED, ROLE_POS_EMBED, ROLE_QUERY_EMBED};
+    int rows, cols;
+    for (int i = 0; i < 3; i++)
+        if (desc_tensor_shape(&v->desc, in_place[i], 0, &rows, &cols) == 0)
+            embed += (uint64_t)rows * (uint64_t)cols;
     size_t width = dtype_bytes(v->desc.stored);
     printf("\nmemory at %s\n", dtype_name(precision_dtype(v->precision)));
     put_bytes("dense", v->dense_bytes);
@@ -202,6 +232,44 @@ static void print_memory(const struct view *v)
         put_bytes("all experts", v->n_held * v->expert_bytes);
     }
     put_bytes("total", v->dense_bytes + v->n_held * v->expert_bytes);
+}
+
+static void set_int(json_t *object, const char *key, uint64_t value)
+{
+    json_object_set_new(object, key, json_integer((json_int_t)value));
+}
+
+/* print_domains: each group, and what its submodel would have if it were cut out. */
+static void print_domains(const struct view *v)
+{
+    const struct model_desc *d = &v->desc;
+    printf("\n  domain                           experts    slot   submodel  memory\n");
+    for (int i = 0; i < d->n_domain; i++) {
+        const struct domain_desc *domain = &d->domain[i];
+        char range[32], count[32], bytes[32];
+        uint64_t n = group_experts(v, i);
+        snprintf(range, sizeof(range), domain->n_expert > 1 ? "%d-%d" : "%d", domain->first,
+                 domain->first + domain->n_expert - 1);
+        printf("  %-31s  %-9s  %4d  %9s  %s\n", domain->name, range, domain->slot,
+               human_count((double)(v->sub_params + n * v->expert_params), count, sizeof(count)),
+               human_bytes((double)(v->sub_bytes + n * v->expert_bytes), bytes, sizeof(bytes)));
+    }
+}
+
+static json_t *domains_json(const struct view *v)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < v->desc.n_domain; i++) {
+        const struct domain_desc *domain = &v->desc.domain[i];
+        json_t *entry =
+            json_pack("{s:s, s:[i, i], s:i}", "name", domain->name, "experts", domain->first,
+                      domain->first + domain->n_expert, "slot", domain->slot);
+        set_int(entry, "submodel_parameters",
+                v->sub_params + group_experts(v, i) * v->expert_params);
+        set_int(entry, "submodel_bytes", v->sub_bytes + group_experts(v, i) * v->expert_bytes);
+        json_array_append_new(list, entry);
+    }
+    return list;
 }
 
 static void print_splits(const struct view *v)
@@ -227,13 +295,10 @@ static void view_print(const struct view *v)
     if (v->model)
         print_files(v);
     print_memory(v);
+    if (v->desc.n_domain)
+        print_domains(v);
     if (v->n_held)
         print_splits(v);
-}
-
-static void set_int(json_t *object, const char *key, uint64_t value)
-{
-    json_object_set_new(object, key, json_integer((json_int_t)value));
 }
 
 static json_t *splits_json(const struct view *v)
@@ -303,6 +368,11 @@ static json_t *view_json(const struct view *v)
         set_int(root, numbers[i].key, numbers[i].value);
     if (root && v->model)
         files_json(v, root);
+    if (root && d->n_domain) {
+        json_object_set_new(root, "block", json_string(d->block));
+        set_int(root, "embedding_slots", (uint64_t)d->n_slot);
+        json_object_set_new(root, "domains", domains_json(v));
+    }
     if (root)
         json_object_set_new(root, "splits", splits_json(v));
     return root;
@@ -370,7 +440,8 @@ int cmd_inspect(int argc, char **argv)
         "MODEL is the folder of a checkpoint, the path of a config.json, or the name of a shape\n"
         "(sigmoe synth --help lists them).\n\n"
         "  sigmoe inspect ./OLMoE-1B-7B-0924 --split 4\n"
-        "  sigmoe inspect qwen3-30b-a3b --json",
+        "  sigmoe inspect qwen3-30b-a3b --json\n"
+        "  sigmoe inspect pangu-sigma-1t --split 64",
         opts};
     int rc = opt_parse(&cmd, argc, argv, &v.what, &n, &err);
     if (rc == 1)

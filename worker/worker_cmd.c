@@ -50,6 +50,30 @@ static int part_parse(const char *text, int *part, int *n_part, struct err *err)
     return 0;
 }
 
+/* domains_parse: the experts of the domains in a list; each domain once. */
+static int domains_parse(const char *list, const struct model_desc *desc, int32_t *expert,
+                         struct err *err)
+{
+    uint8_t named[LIMIT_DOMAINS] = {0};
+    int n = 0;
+    for (const char *p = list;; p++) {
+        char name[LIMIT_NAME_BYTES];
+        size_t length = strcspn(p, ",");
+        snprintf(name, sizeof(name), "%.*s",
+                 (int)(length < sizeof(name) ? length : sizeof(name) - 1), p);
+        int found = desc_domain_find(desc, name, err);
+        if (found < 0)
+            return found;
+        const struct domain_desc *domain = &desc->domain[found];
+        for (int i = 0; !named[found] && i < domain->n_expert; i++)
+            expert[n++] = domain->first + i;
+        named[found] = 1;
+        p += length;
+        if (*p == '\0')
+            return n;
+    }
+}
+
 static int hold_list(const struct worker_args *a, const struct model_desc *desc, uint8_t *held,
                      struct err *err)
 {
@@ -57,7 +81,9 @@ static int hold_list(const struct worker_args *a, const struct model_desc *desc,
     if (!expert)
         return err_set(err, ERR_NOMEM, "no memory for a list of experts");
     int part = 0, n_part = 1, n;
-    if (a->experts && strcmp(a->experts, "none") == 0)
+    if (a->domain) {
+        n = domains_parse(a->domain, desc, expert, err);
+    } else if (a->experts && strcmp(a->experts, "none") == 0)
         n = 0;
     else if (a->experts)
         n = opt_parse_ids(a->experts, desc->n_expert, expert, desc->n_expert, err);
@@ -82,10 +108,6 @@ static int held_choose(const struct worker_args *a, const struct model *model, u
     if (n_given > 1)
         return err_set(err, ERR_USAGE,
                        "give one of --experts, --part, --placement and --domain, not %d", n_given);
-    if (a->domain)
-        return err_set(err, ERR_MODEL,
-                       "%s has no domain groups, so no domain '%s'; use --experts or --part",
-                       model->dir, a->domain);
     if (a->placement && !a->name)
         return err_set(err, ERR_USAGE, "--placement needs --name: which worker of %s is this?",
                        a->placement);
@@ -152,8 +174,8 @@ static int args_parse(int argc, char **argv, struct worker_args *a, struct err *
          "hold part I (from 0) of N equal parts of the experts", 0, 0},
         {"placement", 0, OPT_STR, &a->placement, "FILE",
          "hold what FILE gives to the worker of this --name", 0, 0},
-        {"domain", 0, OPT_STR, &a->domain, "NAME",
-         "hold the experts of a domain group (models that have such groups)", 0, 0},
+        {"domain", 0, OPT_STR, &a->domain, "LIST",
+         "hold the experts of these domains, as zh,code (models that have domains)", 0, 0},
         {"name", 'n', OPT_STR, &a->name, "NAME",
          "name in logs and placement files (default: the endpoint)", 0, 0},
         {"precision", 'p', OPT_STR, &a->precision, "TYPE",

@@ -43,9 +43,11 @@ STORIES = {"stories_mixtral": {"family": "mixtral", "n_expert": 8, "top_k": 2, "
 SYNTHETIC = ("tiny-sigma", "tiny-pangu")  # shapes of sigmoe synth
 
 
-def axes(n_expert):
+def axes(n_expert, domains=()):
     """Option: its values, the baseline's first. None: the option is not given."""
-    return {"--workers": [1, 2, 3, 8] if n_expert else [1], "--transport": ["inproc", "ipc", "tcp"],
+    place = {"--place": [None, "colocated", "spread"]} if domains else {}
+    return {**place,
+            "--workers": [1, 2, 3, 8] if n_expert else [1], "--transport": ["inproc", "ipc", "tcp"],
             "batch": [False, True], "--prefill-chunk": [None, 5], "--threads": [1, 2],
             "--worker-threads": [1, 2], "--micro-batches": [1, 2],
             "--max-batch-rows": [None, 24]}
@@ -217,7 +219,7 @@ def check(binary, name, full):
     with tempfile.TemporaryDirectory(prefix="sigmoe-bits-") as tmp:
         model = model_folder(binary, name, tmp)
         n_expert, prompt = n_expert_of(model), prompt_of(model)
-        values = axes(n_expert)
+        values = axes(n_expert, domains_of(model))
         rows = product(values) if full else covering(values, random.Random(SEED))
         failures = []
         for precision in ("f32", "bf16"):

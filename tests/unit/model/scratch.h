@@ -88,11 +88,32 @@ static inline int make_declare(void *arg, enum role role, int layer, int expert)
 {
     struct checkpoint_make *m = arg;
     char name[LIMIT_NAME_BYTES];
-    int rows, cols;
+    uint64_t dim[LIMIT_ST_DIMS];
+    int n_dim = desc_tensor_dims(m->desc, role, layer, dim);
     assert_int_equal(desc_tensor_name(m->desc, role, layer, expert, name, sizeof(name)), 0);
-    assert_int_equal(desc_tensor_shape(m->desc, role, layer, &rows, &cols), 0);
-    uint64_t dim[2] = {(uint64_t)rows, (uint64_t)cols};
-    return ck_writer_declare(m->writer, name, m->dtype, cols ? 2 : 1, dim, NULL);
+    assert_in_range(n_dim, 1, 3);
+    return ck_writer_declare(m->writer, name, role_is_table(role) ? DTYPE_U16 : m->dtype, n_dim,
+                             dim, NULL);
+}
+
+/* table_entry: balanced tables that differ from layer to layer. */
+static inline uint16_t table_entry(const struct model_desc *d, int layer, int domain, int token,
+                                   int j)
+{
+    return (uint16_t)((token + layer + j) % d->domain[domain].n_expert);
+}
+
+static inline int make_table(const struct checkpoint_make *m, int layer)
+{
+    const struct model_desc *d = m->desc;
+    int rc = 0;
+    for (int domain = 0; domain < d->n_domain; domain++)
+        for (int token = 0; token < d->vocab; token++)
+            for (int j = 0; j < d->top_k && rc == 0; j++) {
+                uint16_t entry = table_entry(d, layer, domain, token, j);
+                rc = ck_writer_data(m->writer, &entry, sizeof(entry), NULL);
+            }
+    return rc;
 }
 
 /* Exact for value_at: multiples of 1/256 below 1/2, normal in half precision, or zero. */
@@ -112,6 +133,8 @@ static inline int make_fill(void *arg, enum role role, int layer, int expert)
 {
     struct checkpoint_make *m = arg;
     int rows = 0, cols = 0;
+    if (role_is_table(role))
+        return make_table(m, layer);
     desc_tensor_shape(m->desc, role, layer, &rows, &cols);
     uint64_t n = (uint64_t)rows * (uint64_t)(cols ? cols : 1);
     size_t width = dtype_bytes(m->dtype);
@@ -165,5 +188,15 @@ static inline void checkpoint_make(const char *dir, const char *config, enum dty
     "\"head_dim\": 6, \"intermediate_size\": 18, \"moe_intermediate_size\": 7, "                   \
     "\"shared_expert_intermediate_size\": 9, \"num_experts\": 5, \"num_experts_per_tok\": 2, "     \
     "\"mlp_only_layers\": [1]}"
+#define SCRATCH_DOMAINS                                                                            \
+    "\"num_dense_layers\": 1, \"expert_intermediate_size\": 7, \"num_embedding_slots\": 2, "       \
+    "\"domains\": [{\"name\": \"zh\", \"num_experts\": 3}, "                                       \
+    "{\"name\": \"en\", \"num_experts\": 2, \"embedding_slot\": 1}]"
+#define CONFIG_SIGMA                                                                               \
+    "{\"model_type\": \"pangu_sigma\", " CONFIG_HEAD                                               \
+    "\"intermediate_size\": 18, \"head_dim\": 6, " SCRATCH_DOMAINS "}"
+#define CONFIG_PANGU                                                                               \
+    "{\"model_type\": \"pangu_sigma\", \"block\": \"pangu_alpha\", " CONFIG_HEAD                   \
+    "\"intermediate_size\": 18, \"head_dim\": 6, \"num_experts_per_tok\": 2, " SCRATCH_DOMAINS "}"
 
 #endif

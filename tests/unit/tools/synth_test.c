@@ -1,5 +1,6 @@
 /* synth and inspect, as a user calls them: what synth writes opens, is the same for the same seed,
  * has the spread asked for, and inspect says of it what the loaders will find. */
+#include "model/rre_table.h"
 #include "model/weights.h"
 #include "tools/commands.h"
 
@@ -103,7 +104,7 @@ static struct model *opened(const char *dir)
 
 static void logged(const struct place *p, const char *says)
 {
-    char text[4096] = "";
+    char text[16384] = "";
     FILE *f = fopen(p->log, "r");
     assert_non_null(f);
     size_t n = fread(text, 1, sizeof(text) - 1, f);
@@ -231,6 +232,70 @@ static void inspect_counts_what_the_loaders_map(void **state)
     json_decref(root);
 }
 
+static void tables_are_drawn_from_the_shape_s_seed(void **state)
+{
+    struct place *p = *state;
+    uint16_t row[512 * 2];
+    assert_int_equal(synth(p, "synth tiny-pangu --domains zh,code -o %s", p->a), 0);
+    struct model *m = opened(p->a);
+    assert_int_equal(m->desc.n_domain, 2);
+    assert_int_equal(m->desc.n_expert, 6);
+    for (int layer = 2; layer < 4; layer++) {
+        const struct tensor *t;
+        assert_int_equal(checkpoint_role(m->ck, &m->desc, ROLE_ROUTING_TABLE, layer, 0, &t, NULL),
+                         0);
+        assert_int_equal(t->bytes, 2 * sizeof(row));
+        for (int d = 0; d < 2; d++) {
+            const struct rre_table draw = {
+                "tiny-pangu", d ? "code" : "zh", layer, 512, d ? 2 : 4, 2, NULL};
+            assert_int_equal(rre_table_draw(&draw, row, NULL), 0);
+            assert_memory_equal((const char *)t->data + (size_t)d * sizeof(row), row, sizeof(row));
+        }
+    }
+    model_close(m);
+    assert_int_equal(synth(p, "synth tiny-sigma --domains zh,cod -o %s", p->b), 2);
+    logged(p, "there is no domain 'cod'; did you mean 'code'?");
+    assert_int_equal(synth(p, "synth tiny-moe --domains zh -o %s", p->b), 2);
+    logged(p, "there is no domain 'zh': qwen3_moe models have none");
+    assert_int_equal(synth(p, "synth tiny-sigma --layers 1 -o %s", p->b), 0);
+    m = opened(p->b);
+    assert_int_equal(desc_n_sparse(&m->desc), 1);
+    model_close(m);
+}
+
+static void inspect_counts_each_domain_s_submodel(void **state)
+{
+    struct place *p = *state;
+    assert_int_equal(run(cmd_inspect, p->log, "inspect pangu-sigma-1t --split 64"), 0);
+    logged(p, "family       pangu_sigma, blocks of pangu_alpha, a query layer on top");
+    logged(p, "parameters   1.08 T, 12.80 B active a token");
+    logged(p, "  poetry                           624-639       0    37.97 B  70.7 GiB\n");
+    logged(p, "       64       0  0-9             80  31.3 GiB");
+
+    /* What inspect counts for a domain is what a checkpoint of that domain alone has. */
+    char line[256];
+    assert_int_equal(run(cmd_inspect, p->log, "inspect tiny-pangu --json"), 0);
+    json_t *root = json_load_file(p->log, 0, NULL);
+    json_t *code = json_array_get(json_object_get(root, "domains"), 2);
+    assert_string_equal(json_string_value(json_object_get(code, "name")), "code");
+    assert_int_equal(synth(p, "synth tiny-pangu --domains code -o %s", p->a), 0);
+    snprintf(line, sizeof(line), "%s/config.json", p->a);
+    json_t *config = json_load_file(line, 0, NULL);
+    json_object_set_new(config, "num_embedding_slots", json_integer(1));
+    snprintf(line, sizeof(line), "%s/one.json", p->a);
+    assert_int_equal(json_dump_file(config, line, 0), 0);
+    snprintf(line, sizeof(line), "inspect %s/one.json --json", p->a);
+    assert_int_equal(run(cmd_inspect, p->log, line), 0);
+    json_t *alone = json_load_file(p->log, 0, NULL);
+    assert_int_equal(json_integer_value(json_object_get(alone, "parameters")),
+                     json_integer_value(json_object_get(code, "submodel_parameters")));
+    assert_int_equal(json_integer_value(json_object_get(alone, "total_bytes")),
+                     json_integer_value(json_object_get(code, "submodel_bytes")));
+    json_decref(root);
+    json_decref(config);
+    json_decref(alone);
+}
+
 static void inspect_reads_configs_and_shapes_without_weights(void **state)
 {
     struct place *p = *state;
@@ -255,6 +320,8 @@ int main(void)
         TEST(layers_and_shards_are_as_asked),
         TEST(wrong_calls_are_refused_with_their_exit_status),
         TEST(inspect_counts_what_the_loaders_map),
+        TEST(tables_are_drawn_from_the_shape_s_seed),
+        TEST(inspect_counts_each_domain_s_submodel),
         TEST(inspect_reads_configs_and_shapes_without_weights),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

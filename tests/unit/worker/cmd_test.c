@@ -141,7 +141,7 @@ static void each_mistake_is_one_line_and_a_status(void **state)
         {2, "not I/N", {"-m", MODEL, "--part", "0/2x"}},
         {2, "give one of", {"-m", MODEL, "--part", "0/2", "--experts", "1"}},
         {2, "--placement needs --name", {"-m", MODEL, "--placement", "/x"}},
-        {3, "no domain groups", {"-m", MODEL, "--domain", "law"}},
+        {2, "there is no domain 'law': mixtral models have none", {"-m", MODEL, "--domain", "law"}},
         {2, "add --insecure", {"-m", MODEL, "--listen", "tcp://0.0.0.0:0"}},
         {2, "add --insecure", {"-m", MODEL, "--listen", "tcp://*:0"}},
         {2, "nobody outside", {"-m", MODEL, "--listen", "inproc://x"}},
