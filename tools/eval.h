@@ -65,6 +65,24 @@ double eval_per_byte(const struct eval_sum *sum);
 int eval_detect(struct host *h, struct eval_text *t, int n_prompt, int n_max, uint64_t *found,
                 struct err *err);
 
+/* ---- submodels ---- */
+
+struct eval_submodels {
+    const struct model *full;
+    const struct host_options *options;
+    const char *folder; /* submodels lie in it, each under its domain's name */
+    const struct eval_windows *windows;
+    uint64_t bytes_max;
+    struct {
+        const char *path;
+        struct eval_sum *sum; /* [n_domain], filled */
+    } text[OPT_STRS_MAX];
+    int n_text;
+};
+/* eval_submodels_score scores each text under each domain's submodel. Those that are missing are
+ * extracted and stay. ERR_MODEL when one is of another model. */
+int eval_submodels_score(const struct eval_submodels *s, struct err *err);
+
 /* ---- the reports ---- */
 
 int eval_perplexity(int argc, char **argv);

@@ -11,15 +11,16 @@
 struct row {
     char name[32];
     const char *path;
-    int own;              /* the domain of that name */
-    struct eval_sum *sum; /* [n_domain] */
-    uint64_t *found;      /* [n_domain] prompts whose detected domain is this one */
+    int own;               /* the domain of that name */
+    struct eval_sum *sum;  /* [n_domain] */
+    struct eval_sum *part; /* [n_domain] under each domain's submodel */
+    uint64_t *found;       /* [n_domain] prompts whose detected domain is this one */
 };
 
 struct matrix {
     struct host host;
     struct host_options options;
-    const char *dir;
+    const char *dir, *submodels;
     struct opt_strs texts;
     int64_t window, stride, bytes_max, n_auto, auto_tokens;
     int json;
@@ -42,9 +43,12 @@ static int row_read(struct matrix *m, const char *text, struct row *row)
     if (row->own < 0)
         return row->own;
     row->sum = calloc((size_t)m->n_domain, sizeof(*row->sum));
+    row->part = calloc((size_t)m->n_domain, sizeof(*row->part));
     row->found = calloc((size_t)m->n_domain, sizeof(*row->found));
     m->n_row++;
-    return row->sum && row->found ? 0 : err_set(m->err, ERR_NOMEM, "no memory for the matrix");
+    return row->sum && row->part && row->found
+               ? 0
+               : err_set(m->err, ERR_NOMEM, "no memory for the matrix");
 }
 
 static int rows_read(struct matrix *m)
@@ -92,6 +96,26 @@ static int kv_tokens(const struct matrix *m)
     return score > detect ? score : detect;
 }
 
+static int submodels_score(struct matrix *m)
+{
+    struct eval_submodels *s = calloc(1, sizeof(*s));
+    if (!s)
+        return err_set(m->err, ERR_NOMEM, "no memory for the submodels");
+    *s = (struct eval_submodels){.full = m->host.model,
+                                 .options = &m->options,
+                                 .folder = m->submodels,
+                                 .windows = &m->windows,
+                                 .bytes_max = (uint64_t)m->bytes_max,
+                                 .n_text = m->n_row};
+    for (int i = 0; i < m->n_row; i++) {
+        s->text[i].path = m->row[i].path;
+        s->text[i].sum = m->row[i].part;
+    }
+    int rc = eval_submodels_score(s, m->err);
+    free(s);
+    return rc;
+}
+
 static int matrix_run(struct matrix *m)
 {
     int rc = host_open(&m->host, m->dir, m->err);
@@ -106,16 +130,16 @@ static int matrix_run(struct matrix *m)
         rc = host_start(&m->host, &m->options, kv_tokens(m), 0, m->err);
     for (int i = 0; i < m->n_row && rc == 0; i++)
         rc = row_score(m, &m->row[i]);
-    return rc;
+    return rc == 0 && m->submodels ? submodels_score(m) : rc;
 }
 
 /* ---- what the numbers say -------------------------------------------------------------------- */
 
-static int best_of(const struct matrix *m, const struct row *row)
+static int best_of(const struct matrix *m, const struct eval_sum *sum)
 {
     int best = 0;
     for (int i = 1; i < m->n_domain; i++)
-        best = row->sum[i].nll < row->sum[best].nll ? i : best;
+        best = eval_per_byte(&sum[i]) < eval_per_byte(&sum[best]) ? i : best;
     return best;
 }
 
@@ -136,7 +160,7 @@ static double mean_gain(const struct matrix *m, int *n_best)
     *n_best = 0;
     for (int i = 0; i < m->n_row; i++) {
         sum += gain(m, &m->row[i]);
-        *n_best += best_of(m, &m->row[i]) == m->row[i].own;
+        *n_best += best_of(m, m->row[i].sum) == m->row[i].own;
     }
     return sum / m->n_row;
 }
@@ -151,23 +175,32 @@ static uint64_t detected(const struct matrix *m, const struct row *row, uint64_t
     return n;
 }
 
+static void print_head(const struct matrix *m)
+{
+    printf("%-14s", "");
+    for (int i = 0; i < m->n_domain; i++)
+        printf(" %12.12s ", m->host.model->desc.domain[i].name);
+}
+
+static void print_sums(const struct matrix *m, const char *name, const struct eval_sum *sum)
+{
+    int best = best_of(m, sum);
+    printf("%-14.14s", name);
+    for (int i = 0; i < m->n_domain; i++)
+        printf(" %12.4f%c", eval_per_byte(&sum[i]), i == best ? '*' : ' ');
+}
+
 static void print(const struct matrix *m)
 {
-    const struct model_desc *d = &m->host.model->desc;
     int n_best;
     double mean = mean_gain(m, &n_best);
     printf("perplexity per byte: texts down, groups of experts across, * the best of a row\n\n");
-    printf("%-14s", "");
-    for (int i = 0; i < m->n_domain; i++)
-        printf(" %12.12s ", d->domain[i].name);
+    print_head(m);
     printf(" %9s", "own gain");
     printf(m->n_auto ? " %12s\n" : "\n", "auto right");
     for (int r = 0; r < m->n_row; r++) {
         const struct row *row = &m->row[r];
-        int best = best_of(m, row);
-        printf("%-14.14s", row->name);
-        for (int i = 0; i < m->n_domain; i++)
-            printf(" %12.4f%c", eval_per_byte(&row->sum[i]), i == best ? '*' : ' ');
+        print_sums(m, row->name, row->sum);
         printf(" %7.1f %%", 100 * gain(m, row));
         uint64_t right, n = detected(m, row, &right);
         if (n > 0)
@@ -176,25 +209,42 @@ static void print(const struct matrix *m)
     }
     printf("\nown group best in %d of %d; on average %.1f %% below the mean of the others\n",
            n_best, m->n_row, 100 * mean);
+    if (!m->submodels)
+        return;
+    printf("\nunder each domain's submodel in %s\n\n", m->submodels);
+    print_head(m);
+    printf("\n");
+    for (int r = 0; r < m->n_row; r++) {
+        print_sums(m, m->row[r].name, m->row[r].part);
+        printf("\n");
+    }
+}
+
+static json_t *sums_json(const struct matrix *m, const struct eval_sum *sum)
+{
+    json_t *out = json_object();
+    for (int i = 0; i < m->n_domain; i++)
+        json_object_set_new(out, m->host.model->desc.domain[i].name,
+                            json_pack("{s:f, s:f}", "perplexity_per_byte", eval_per_byte(&sum[i]),
+                                      "perplexity_per_token", eval_per_token(&sum[i])));
+    return out;
 }
 
 static json_t *row_json(const struct matrix *m, const struct row *row)
 {
     const struct model_desc *d = &m->host.model->desc;
-    json_t *groups = json_object(), *found = json_object();
-    for (int i = 0; i < m->n_domain; i++) {
-        const struct eval_sum *sum = &row->sum[i];
-        json_object_set_new(groups, d->domain[i].name,
-                            json_pack("{s:f, s:f}", "perplexity_per_byte", eval_per_byte(sum),
-                                      "perplexity_per_token", eval_per_token(sum)));
+    json_t *found = json_object();
+    for (int i = 0; i < m->n_domain; i++)
         if (row->found[i])
             json_object_set_new(found, d->domain[i].name, json_integer((json_int_t)row->found[i]));
-    }
     uint64_t right, n = detected(m, row, &right);
-    json_t *out = json_pack(
-        "{s:s, s:s, s:I, s:I, s:s, s:f, s:o}", "domain", row->name, "text", row->path, "bytes",
-        (json_int_t)row->sum[0].n_byte, "tokens", (json_int_t)row->sum[0].n_token, "best",
-        d->domain[best_of(m, row)].name, "own_gain", gain(m, row), "groups", groups);
+    json_t *out =
+        json_pack("{s:s, s:s, s:I, s:I, s:s, s:f, s:o}", "domain", row->name, "text", row->path,
+                  "bytes", (json_int_t)row->sum[0].n_byte, "tokens",
+                  (json_int_t)row->sum[0].n_token, "best", d->domain[best_of(m, row->sum)].name,
+                  "own_gain", gain(m, row), "groups", sums_json(m, row->sum));
+    if (out && m->submodels)
+        json_object_set_new(out, "submodels", sums_json(m, row->part));
     if (out && n > 0)
         json_object_set_new(out, "detected",
                             json_pack("{s:I, s:I, s:O}", "prompts", (json_int_t)n, "right",
@@ -231,6 +281,7 @@ static void matrix_free(struct matrix *m)
     host_close(&m->host);
     for (int i = 0; i < m->n_row; i++) {
         free(m->row[i].sum);
+        free(m->row[i].part);
         free(m->row[i].found);
     }
     free(m->domain);
@@ -241,7 +292,9 @@ static const char about[] =
     "Scores each text under each group of experts of a model with domains: perplexity per byte,\n"
     "the best of each row marked. --text is given once for each text, with the domain it is of.\n"
     "--auto N also lets the model find the domain of N prompts cut from each text and counts how\n"
-    "often it is the right one.\n\n"
+    "often it is the right one. --submodels DIR also scores the texts under each domain's "
+    "submodel,\n"
+    "DIR/DOMAIN, extracting those that are not there yet.\n\n"
     "  sigmoe eval matrix ./sigma --text zh=zh.txt --text en=en.txt --text code=code.txt --auto "
     "100";
 
@@ -253,12 +306,14 @@ int eval_matrix(int argc, char **argv)
         return err_exit_code(ERR_NOMEM);
     m->err = &err;
     m->auto_tokens = 256;
-    struct opt opts[HOST_OPTIONS_MAX + 8] = {
+    struct opt opts[HOST_OPTIONS_MAX + 9] = {
         {"text", 0, OPT_STRS, &m->texts, "DOMAIN=FILE", "a text and its domain; many times", 0, 0},
         {"auto", 0, OPT_INT, &m->n_auto, "N", "prompts of each text whose domain is found out (0)",
          0, 1000000},
         {"auto-tokens", 0, OPT_INT, &m->auto_tokens, "N", "tokens of such a prompt (256)", 1,
          LIMIT_CONTEXT},
+        {"submodels", 0, OPT_STR, &m->submodels, "DIR",
+         "score under submodels too; they stay in DIR", 0, 0},
         {"window", 0, OPT_INT, &m->window, "N", "tokens a window; 0: the context, at most 1024", 0,
          LIMIT_CONTEXT},
         {"stride", 0, OPT_INT, &m->stride, "N", "tokens between windows; 0: half a window", 0,
@@ -266,7 +321,7 @@ int eval_matrix(int argc, char **argv)
         {"max-bytes", 0, OPT_SIZE, &m->bytes_max, "BYTES", "only a text's beginning; 0: all", 0,
          1e15},
         {"json", 0, OPT_FLAG, &m->json, NULL, "print JSON", 0, 0}};
-    host_options_table(&m->options, opts + 7);
+    host_options_table(&m->options, opts + 8);
     const struct opt_command cmd = {
         "eval matrix", "sigmoe eval matrix MODEL --text DOMAIN=FILE [options]", about, opts};
     int n = 1, rc = opt_parse(&cmd, argc, argv, &m->dir, &n, &err);

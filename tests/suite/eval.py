@@ -3,7 +3,7 @@
 
 Perplexities are computed again in Python from the logits that `sigmoe run` dumps for the same windows.
 They do not depend on the workers. A text longer than one piece is read whole. The matrix of a model
-with domains holds the perplexity of each text under each domain.
+with domains holds the perplexity of each text under each domain, and submodels give the same.
 """
 import argparse
 import json
@@ -123,6 +123,56 @@ def check_long(binary, tmp, model):
     print(f"a text of {first['bytes']} bytes: {first['tokens']} tokens predicted")
 
 
+def check_domains(binary, tmp):
+    """The matrix is perplexity for perplexity, group for group, and submodels give the same."""
+    domains = [{"name": "zh", "num_experts": 2}, {"name": "en", "num_experts": 3},
+               {"name": "code", "num_experts": 2}]
+    model = make_model(binary, os.path.join(tmp, "domains"), "byte_level.json", 640,
+                       model_type="pangu_sigma", num_dense_layers=1, domains=domains)
+    with open(os.path.join(TESTS, "suite", "harness.py"), encoding="utf-8") as f:
+        text = f.read()
+    paths = {}
+    for i, name in enumerate(("zh", "en", "code")):
+        paths[name] = os.path.join(tmp, f"text-{name}")
+        with open(paths[name], "w", encoding="utf-8") as f:
+            f.write(text[700 * i:700 * i + 700])
+    options = ["--window", "32", "--stride", "16"]
+    texts = [a for name, path in paths.items() for a in ("--text", f"{name}={path}")]
+    folder = os.path.join(tmp, "submodels")
+    matrix = last_json(call(binary, "eval", "matrix", model, *texts, *options, "--json", "--auto",
+                            "5", "--auto-tokens", "32", "--submodels", folder))
+    for row in matrix["texts"]:
+        path = paths[row["domain"]]
+        each = scores(binary, model, path, *options, "--domain", "all", "--workers", 3)["scores"]
+        groups = {s["domain"]: s["perplexity_per_byte"] for s in each}
+        if len(set(groups.values())) != 3:
+            raise Failure(f"groups do not differ: {groups}")
+        one = scores(binary, model, path, *options, "--domain", "en")["scores"][0]
+        for name, want in (*groups.items(), ("en", one["perplexity_per_byte"])):
+            close(f"text {row['domain']} under {name}",
+                  row["groups"][name]["perplexity_per_byte"], want, 1e-9)
+            if row["submodels"][name] != row["groups"][name]:
+                raise Failure(f"submodel {name} differs: {row}")
+        if row["best"] != min(groups, key=groups.get):
+            raise Failure(f"{row['best']} is not the best of {groups}")
+        others = [v for name, v in groups.items() if name != row["domain"]]
+        close("  own gain", row["own_gain"], 1 - groups[row["domain"]] * 2 / sum(others), 1e-9)
+        found = row["detected"]
+        if sum(found["found"].values()) != found["prompts"] or \
+                found["right"] != found["found"].get(row["domain"], 0):
+            raise Failure(f"detected: {found}")
+        auto = scores(binary, model, path, *options)
+        if not auto["detected"] or auto["scores"][0]["perplexity_per_byte"] != \
+                groups[auto["scores"][0]["domain"]]:
+            raise Failure(f"auto: {auto}")
+    call(binary, "eval", "matrix", model, *texts, *options, "--submodels", folder)
+    other = make_model(binary, os.path.join(tmp, "others"), "byte_level.json", 640,
+                       model_type="pangu_sigma", num_dense_layers=0, domains=domains)
+    refused(binary, "another model", "eval", "matrix", other, *texts, "--submodels", folder)
+    refused(binary, "domains are zh, en, code", "eval", "matrix", model, "--text", f"fr={path}")
+    refused(binary, "DOMAIN=FILE", "eval", "matrix", model, "--text", path)
+
+
 def refused(binary, word, *args):
     status, stdout, stderr = run_sigmoe(binary, args)
     if status not in (1, 2, 3) or stdout or stderr.count("\n") != 1 or word not in stderr:
@@ -150,6 +200,7 @@ def check(binary):
     with tempfile.TemporaryDirectory(prefix="sigmoe-eval-") as tmp:
         check_perplexity(binary, tmp, "byte_fallback.json", 701, 1)
         model, path = check_perplexity(binary, tmp, "byte_level.json", 640, None)
+        check_domains(binary, tmp)
         check_long(binary, tmp, model)
         check_refusals(binary, tmp, model, path)
 

@@ -15,7 +15,7 @@ import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import (Failure, TINY, floats, generate, main_of, run_sigmoe,  # noqa: E402
-                     safetensors_read)
+                     safetensors_read, write_json)
 import stories  # noqa: E402
 
 DOMAINS = ["zh", "en", "code", "bilingual", "poetry"]
@@ -53,8 +53,26 @@ def equal(what, got, want):
     print(f"{what}: the same")
 
 
+PANGU_ALPHA = {
+    "model_type": "pangu_alpha", "hidden_size": 48, "intermediate_size": 96,
+    "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 131,
+    "max_position_embeddings": 64, "torch_dtype": "float32"}
+
+
+def make_pangu_alpha(binary, tmp):
+    """Random weights: no dense model of PanGu-alpha's own block is among the fixtures."""
+    config, dense = os.path.join(tmp, "pangu.json"), os.path.join(tmp, "pangu_alpha")
+    write_json(config, PANGU_ALPHA)
+    status, _, stderr = run_sigmoe(binary, ["synth", config, "-o", dense, "--std", "0.2",
+                                            "--dtype", "f32"])
+    if status != 0:
+        raise Failure(f"synth: {stderr}")
+    return dense
+
+
 def check_groups(binary, tmp, family, options, n_workers=(1, 3)):
-    dense = os.path.join(TINY, family)
+    dense = family if os.path.isabs(family) else os.path.join(TINY, family)
+    family = os.path.basename(family)
     out = os.path.join(tmp, f"rre-{family}-{len(os.listdir(tmp))}")
     upcycle(binary, dense, out, "--domains", "zh,en,code", *options)
     config = config_of(out)
@@ -202,6 +220,7 @@ def check(binary):
         check_groups(binary, tmp, "llama", ["--domain-sizes", "2,7,3", "--top-k", "2",
                                             "--own-embeddings", "--sparse-layers", "1"])
         check_groups(binary, tmp, "qwen2", ["--shard-size", "4096", "--default-domain", "en"])
+        check_groups(binary, tmp, make_pangu_alpha(binary, tmp), ["--sparse-layers", "2"])
         check_stories(binary, tmp)
 
 
