@@ -175,16 +175,11 @@ def settled(url, tokens):
         time.sleep(0.1)
 
 
-def who(before, after):
-    """Which workers computed between two statuses, and which experts were chosen."""
-    rows = {w["name"]: w["rows"] for w in after["workers"]}
-    for w in before["workers"]:
-        rows[w["name"]] -= w["rows"]
-    rows["the coordinator"] = after["coordinator"]["rows"] - before["coordinator"]["rows"]
+def who(answer, before, after):
+    """Which workers computed an answer, and which experts were chosen between two statuses."""
+    parts = [f"{w['worker']} {100 * w['share']:.0f} %" for w in answer["sigmoe"]["computed_by"]]
     chosen = {e for old, new in zip(before["load_total"], after["load_total"])
               for e, (a, b) in enumerate(zip(old, new)) if b > a}
-    total = sum(rows.values()) or 1
-    parts = [f"{name} {100 * n / total:.0f} %" for name, n in rows.items() if n > 0]
     if not parts:
         return "the coordinator (this model is dense)"
     return f"{', '.join(parts)}; experts {ranges(sorted(chosen))}"
@@ -212,9 +207,10 @@ def ask(url, before, domain):
     head = f"{domain or 'question'}:"
     print()
     for line in text.splitlines():
-        print(f"{head:11s}{line}")
+        print(f"{head:11s}{''.join(c for c in line if c.isprintable() or c == chr(9))}")
         head = ""
-    print(f"{'':11s}-- {usage['completion_tokens']} tokens in {seconds:.2f} s by {who(before, after)}")
+    print(f"{'':11s}-- {usage['completion_tokens']} tokens in {seconds:.2f} s by "
+          f"{who(answer, before, after)}")
     return after
 
 

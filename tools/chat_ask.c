@@ -70,7 +70,7 @@ static const char *domain_of(const struct chat *c, const struct openai_answer *a
 
 static void tell_figures(const struct chat *c, const struct openai_answer *a, int stopped)
 {
-    char line[512] = "";
+    char line[1024] = "";
     const char *domain = domain_of(c, a);
     size_t n = 0;
     if (*domain)
@@ -83,7 +83,8 @@ static void tell_figures(const struct chat *c, const struct openai_answer *a, in
                                   (a->n_answer - 1) / s);
         n += (size_t)snprintf(line + n, sizeof line - n, " · ");
     }
-    snprintf(line + n, sizeof line - n, "first after %.0f ms%s", 1e3 * a->first_s,
+    snprintf(line + n, sizeof line - n, "first after %.0f ms%s%s%s", 1e3 * a->first_s,
+             a->by[0] ? " · by " : "", a->by,
              stopped                            ? " · stopped"
              : strcmp(a->finish, "length") == 0 ? " · cut at the token limit"
                                                 : "");
@@ -94,10 +95,11 @@ static void tell_figures(const struct chat *c, const struct openai_answer *a, in
 
 static int print_json(const struct chat *c, const struct openai_answer *a)
 {
-    json_t *o = json_pack("{s:s,s:s,s:s,s:s,s:i,s:i,s:f,s:f}", "answer", a->text ? a->text : "",
-                          "model", a->model, "domain", domain_of(c, a), "finish_reason", a->finish,
-                          "prompt_tokens", a->n_prompt, "completion_tokens", a->n_answer,
-                          "seconds_to_first", a->first_s, "seconds", a->total_s);
+    json_t *o =
+        json_pack("{s:s,s:s,s:s,s:s,s:s,s:i,s:i,s:f,s:f}", "answer", a->text ? a->text : "",
+                  "model", a->model, "domain", domain_of(c, a), "computed_by", a->by,
+                  "finish_reason", a->finish, "prompt_tokens", a->n_prompt, "completion_tokens",
+                  a->n_answer, "seconds_to_first", a->first_s, "seconds", a->total_s);
     int r = o && json_dumpf(o, stdout, JSON_COMPACT) == 0 ? 0 : ERR_IO;
     putchar('\n');
     json_decref(o);

@@ -163,6 +163,20 @@ static void take_names(struct openai_answer *a, const json_t *o)
     copy_text(a->domain, sizeof a->domain, json_object_get(o, "domain"));
 }
 
+static void take_workers(struct openai_answer *a, const json_t *list)
+{
+    size_t i, n = 0;
+    const json_t *w;
+    json_array_foreach(list, i, w)
+    {
+        const char *name = json_string_value(json_object_get(w, "worker"));
+        double share = json_number_value(json_object_get(w, "share"));
+        if (name && n + 100 < sizeof a->by)
+            n += (size_t)snprintf(a->by + n, sizeof a->by - n, "%s%.64s %.0f %%", n ? ", " : "",
+                                  name, 100 * share);
+    }
+}
+
 static int take_piece(struct call *k, const json_t *text, int thought)
 {
     size_t n = json_string_length(text);
@@ -191,6 +205,7 @@ static int take_answer(struct call *k, const json_t *o)
         return err_set(k->err, ERR_PROTO, "%s", words);
     take_names(k->answer, o);
     take_usage(k->answer, json_object_get(o, "usage"));
+    take_workers(k->answer, json_object_get(json_object_get(o, "sigmoe"), "computed_by"));
     const json_t *choice = json_array_get(json_object_get(o, "choices"), 0);
     const json_t *said = json_object_get(choice, "delta");
     said = said ? said : json_object_get(choice, "message");

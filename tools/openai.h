@@ -30,6 +30,7 @@ struct openai_answer {
     char *text;              /* the whole answer; owned, see openai_answer_fini */
     char model[256];         /* as the server names it */
     char domain[64];         /* as the server says; "" where it names none */
+    char by[512];            /* who computed, where a sigmoe server says so: "w0 60 %, w1 40 %" */
     char finish[32];         /* "stop", "length", ...; "" when it was stopped */
     int n_prompt, n_answer;  /* tokens, -1: not told */
     double first_s, total_s; /* to the first piece, and in all */

@@ -19,7 +19,7 @@ function bytes(n) {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   let i = 0;
   for (; n >= 1024 && i < units.length - 1; i++) n /= 1024;
-  return `${n.toFixed(i && n < 10 ? 1 : 0)} ${units[i]}`;
+  return `${n.toFixed(i && n < 10 ? 1 : 0)}\u00a0${units[i]}`;
 }
 
 function fillGauge(node, share) {
@@ -31,13 +31,14 @@ function several(n, one) {
   return n ? [`${n} ${one}${n === 1 ? "" : "s"}`] : [];
 }
 
-function showModel(model) {
+function showModel({ model, workers }) {
   setText($("model-name"), model.name);
   const facts = [model.family, `${model.nLayer} layers`];
   if (model.nExpert) facts.push(`${model.nExpert} experts, ${model.topK} a token`);
   setText($("model-facts"), facts.join(" · "));
   document.title = `${model.name} · sigmoe`;
-  talkModel({ name: model.name, domains: model.groups.map((g) => g.name).filter(Boolean), chat: model.chat });
+  talkModel({ name: model.name, domains: model.groups.map((g) => g.name).filter(Boolean), chat: model.chat,
+    nameOf: (name) => workers.find((w) => w.id === name)?.name ?? name });
 }
 
 // Since the last time it was asked: what the server counts over ten seconds shows a short answer late
@@ -144,7 +145,7 @@ async function once() {
   try {
     const before = last;
     last = readStatus(await getJson("sigmoe/status", AbortSignal.timeout(5000)));
-    showModel(last.model);
+    showModel(last);
     showRate(last, before);
     showFigures(last);
     showWorkers(last);

@@ -8,7 +8,7 @@ function groupsOf(s) {
 // A worker that was given no name has its endpoint for one.
 function workerOf(w, i, pairs) {
   return {
-    name: w.name === w.endpoint ? `worker ${i + 1}` : w.name, where: w.endpoint,
+    id: w.name, name: w.name === w.endpoint ? `worker ${i + 1}` : w.name, where: w.endpoint,
     alive: w.state === "up", state: w.state, share: w.share, held: pairs ? w.experts / pairs : 0, rttMs: w.rtt_ms, calls: w.calls, failures: w.failures,
     bytes: w.bytes_sent + w.bytes_received,
   };

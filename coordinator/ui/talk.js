@@ -10,6 +10,7 @@ const EXAMPLES = {
 };
 
 const state = { messages: [], model: "", domains: [], running: null };
+let workerName = (name) => name;
 
 function request() {
   const plain = $("set-plain").checked, system = $("set-system").value.trim();
@@ -62,6 +63,7 @@ function showAnswer() {
   const domain = make("span", { class: "chip", hidden: true });
   const figures = make("span", { class: "figures quiet" }, "waiting");
   const body = make("div", { class: "body" });
+  const by = make("span", { class: "quiet" });
   const actions = make("div", { class: "actions" });
   const node = make("article", { class: "message answer streaming", "aria-label": "Answer" },
     make("header", {}, who, domain, figures), body, actions);
@@ -83,6 +85,15 @@ function showAnswer() {
       setText(domain, name);
       domain.className = `chip${domainClass(name)}`;
     },
+    found(scores) {
+      const told = Object.entries(scores).sort((a, b) => b[1] - a[1]).map(([name, s]) => `${name} ${s.toFixed(2)}`);
+      setText(domain, `${domain.textContent} found`);
+      domain.title = `Found from your words; log-likelihood a token: ${told.join(", ")}`;
+    },
+    by(workers) {
+      by.textContent = workers.map((w) => `${workerName(w.worker)} ${(100 * w.share).toFixed(0)} %`).join(", ");
+      if (workers.length) by.prepend("computed by ");
+    },
     figures(text) { setText(figures, text); },
     fail(words) { body.append(make("p", { class: "wrong", role: "alert" }, words)); },
     end(text, retry) {
@@ -94,7 +105,7 @@ function showAnswer() {
       button.addEventListener("click", () => copy(text, button));
       const again = make("button", { type: "button", class: "ghost small" }, "Again");
       again.addEventListener("click", retry);
-      actions.replaceChildren(text ? button : "", again);
+      actions.replaceChildren(...(text ? [button] : []), again, by);
     },
   };
 }
@@ -138,6 +149,10 @@ async function receive(answer, shown, signal) {
       answer.n++;
       answer.text += piece;
       shown.text(() => answer.text);
+    }
+    if (chunk.sigmoe) {
+      answer.by = chunk.sigmoe.computed_by ?? [];
+      answer.scores = chunk.sigmoe.domains?.[0]?.scores;
     }
     if (chunk.usage) answer.n = chunk.usage.completion_tokens ?? answer.n;
     shown.domain(answer.domain);
@@ -183,6 +198,8 @@ async function answerLast() {
   state.running = null;
   showBusy(false);
   shown.figures(figuresOf(answer, end));
+  if (answer.scores) shown.found(answer.scores);
+  shown.by(answer.by ?? []);
   const message = answer.text ? { role: "assistant", content: answer.text } : null;
   if (message) state.messages.push(message);
   shown.end(answer.text, () => again(shown.node, message));
@@ -242,7 +259,8 @@ function example(domain) {
 }
 
 // The cluster's side tells the model's name and domains as it learns them.
-export function talkModel({ name, domains, chat }) {
+export function talkModel({ name, domains, chat, nameOf }) {
+  workerName = nameOf;
   if (name === state.model && domains.join() === state.domains.join()) return;
   state.model = name;
   state.domains = domains;

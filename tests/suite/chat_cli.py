@@ -82,7 +82,8 @@ class Server(http.server.BaseHTTPRequestHandler):
             if asked == "fail":
                 self.chunk(b'data: {"error": {"message": "it broke in the middle"}}\n\n')
             end = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
-            usage = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": len(pieces)}}
+            usage = {"choices": [], "sigmoe": {"computed_by": [
+                {"worker": "w0", "rows": 3, "share": 0.75}, {"worker": "w1", "rows": 1, "share": 0.25}]}, "usage": {"prompt_tokens": 3, "completion_tokens": len(pieces)}}
             self.chunk(f"data: {json.dumps(end)}\n\ndata: {json.dumps(usage)}\n\n"
                        "data: [DONE]\n\n".encode())
             self.chunk(b"")
@@ -188,6 +189,7 @@ class Chat(unittest.TestCase):
         code, out, _ = self.pipe("--ask", "hi", "--domain", "code", "--json")
         told = json.loads(out)
         self.assertEqual((code, told["answer"], told["domain"]), (0, "You said hi.", "code"))
+        self.assertEqual(told["computed_by"], "w0 75 %, w1 25 %")
         self.assertEqual((told["finish_reason"], told["completion_tokens"]), ("stop", 3))
         self.assertGreaterEqual(told["seconds"], told["seconds_to_first"])
 

@@ -9,6 +9,7 @@ usage: page.py --sigmoe BINARY [--screenshots FOLDER]
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -18,9 +19,10 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 import browser as headless  # noqa: E402
 from browser import Browser  # noqa: E402
-from harness import Failure, main_of, skip  # noqa: E402
+from harness import Failure, main_of, run_sigmoe, skip  # noqa: E402
 from served import Served, make_model  # noqa: E402
 
+DOMAINS = ["zh", "en", "code", "bilingual", "poetry"]
 QUESTION = "<img src=x onerror=alert(1)> & what is this?"
 # How much of the answer was to be seen at each change of the conversation.
 WATCH = """
@@ -58,10 +60,11 @@ def check_headers(server):
 def check_start(page, n_worker):
     page.until("document.getElementById('health').dataset.state === 'good'")
     said = page.js("document.getElementById('model-facts').textContent")
-    check("olmoe" in said and "8 experts" in said, f"the bar says {said!r}")
+    check("pangu_sigma" in said and "40 experts" in said, f"the bar says {said!r}")
     check(page.js("document.activeElement.id") == "question", "the question is not focused")
     page.until(f"document.querySelectorAll('.worker').length === {n_worker}")
-    check(page.js("document.getElementById('domains').hidden"), "domains of a model without any")
+    shown = page.js("[...document.querySelectorAll('#domains label')].map((l) => l.textContent)")
+    check(shown == ["auto", *DOMAINS], f"domains to choose: {shown}")
 
 
 def ask(page, text):
@@ -71,8 +74,13 @@ def ask(page, text):
     page.until(LAST)
 
 
+def choose(page, domain):
+    page.js(f"document.querySelector('input[name=domain][value=\"{domain}\"]').click()")
+
+
 def check_answer(page, max_tokens):
     """It streams, it is text whatever it says, and the experts it went to light up."""
+    choose(page, "code")
     page.js("document.getElementById('set-temperature').value = 0")  # the same tokens every time
     page.js(f"document.getElementById('set-max_tokens').value = {max_tokens}")
     page.js(WATCH)
@@ -87,21 +95,25 @@ def check_answer(page, max_tokens):
     told = page.js(f"{LAST}.querySelector('.figures').textContent")
     check(f"{max_tokens} tokens" in told and "a second" in told and "cut at the limit" in told,
           f"below the answer: {told!r}")
+    check(page.js(f"{LAST}.querySelector('.chip').textContent") == "code", "not of domain code")
+    check(page.js(f"{LAST}.querySelector('.actions').textContent").count("worker") == 2,
+          "the answer does not say who computed it")
     page.until(f"{MAP} !== {json.dumps(before)}", timeout=10)
     page.until("rates.some((rate) => rate > 0)", timeout=10)
 
 
-def check_cell(page):
-    """A cell is read by keyboard; all of a row together is what was asked of its layer."""
+def check_cells(page):
+    """Cells are read by keyboard: what was asked of code went to code's experts and no others."""
     page.js("document.getElementById('heat').focus()")
     page.js("document.querySelector('input[name=span][value=all]').click()")
-    total = 0
-    for _ in range(8):
+    chosen = {domain: 0 for domain in DOMAINS}
+    for _ in range(5 * 8):
         page.press("ArrowRight")
         said = page.js("document.getElementById('heat-says').textContent")
-        check(said.startswith("Layer 0, expert "), f"a cell says {said!r}")
-        total += int(said.split("chosen ")[1].split()[0])
-    check(total > 0 and total % 2 == 0, f"{total} choices of 2 experts a token")
+        cell = re.match(r"Layer 1, expert \d+, (\w+) \d: chosen (\d+) times", said)
+        check(cell, f"a cell says {said!r}")
+        chosen[cell.group(1)] += int(cell.group(2))
+    check(chosen["code"] > 0 and sum(chosen.values()) == chosen["code"], f"chosen: {chosen}")
     page.js("document.querySelector('input[name=span][value=recent]').click()")
 
 
@@ -120,7 +132,8 @@ def check_stop(page):
 
 
 def check_death(page, server):
-    """A worker dies: the page says so, and the answers go on."""
+    """The worker of the first domain dies: the page says so, and the answers go on."""
+    choose(page, "zh")
     os.kill(server.proc().children()[0].pid, signal.SIGKILL)
     page.until("document.querySelector('.worker.down .state')?.textContent === 'down'", timeout=30)
     page.until("document.getElementById('health').dataset.state === 'poor'", timeout=10)
@@ -148,16 +161,27 @@ def check_shapes(page, shots):
         check(wide <= 390, f"on a phone the {view} is {wide} pixels wide")
 
 
+def make_sigma(binary, folder):
+    """A tiny random PanGu-Sigma model: a dense one with its FFNs copied to the groups of domains."""
+    dense, out = os.path.join(folder, "dense"), os.path.join(folder, "tiny-sigma")
+    make_model(binary, dense, model_type="llama", architectures=["LlamaForCausalLM"])
+    status, _, stderr = run_sigmoe(binary, ["upcycle", dense, "-o", out, "--domains",
+                                            ",".join(DOMAINS), "--experts-per-domain", 8,
+                                            "--sparse-layers", 2])
+    check(status == 0, f"sigmoe upcycle: {stderr}")
+    return out
+
+
 def test(binary, shots):
     with tempfile.TemporaryDirectory(prefix="sigmoe-page-") as tmp:
-        model = make_model(binary, os.path.join(tmp, "tiny-olmoe"))
+        model = make_sigma(binary, tmp)
         with Served(binary, model, workers=2) as server, Browser(1366, 820) as page:
             check_headers(server)
             page.open(server.url + "/")
             check_start(page, 2)
             page.screenshot(os.path.join(shots, "page-start.png"))
             check_answer(page, 300)
-            check_cell(page)
+            check_cells(page)
             page.screenshot(os.path.join(shots, "page.png"))
             check_stop(page)
             check_death(page, server)

@@ -76,8 +76,12 @@ class Process:
         return len(os.listdir(f"/proc/{self.pid}/task"))
 
     def children(self):
-        with open(f"/proc/{self.pid}/task/{self.pid}/children", encoding="ascii") as f:
-            return [Process(int(pid)) for pid in f.read().split()]
+        """Of all its threads: the workers are started by the one that loads the model."""
+        out = []
+        for task in os.listdir(f"/proc/{self.pid}/task"):
+            with open(f"/proc/{self.pid}/task/{task}/children", encoding="ascii") as f:
+                out += [Process(int(pid)) for pid in f.read().split()]
+        return sorted(out, key=lambda process: process.pid)
 
 
 class Served:
