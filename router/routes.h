@@ -47,18 +47,24 @@ struct routes_block {
     const float *weight;          /* [n_layer, n_token, top_k], or NULL */
 };
 
-/* Where bytes come from. read_at fills out with exactly n bytes at offset. */
+/* Where bytes come from. read_at fills out with exactly n bytes at offset. close, by routes_close;
+ * may be NULL. */
 struct routes_source {
     void *self;
     uint64_t size;
     int (*read_at)(void *self, uint64_t offset, void *out, size_t n, struct err *err);
+    void (*close)(void *self);
 };
 struct routes_reader;
-/* routes_reader_create checks the header and the index; `name` is used in messages. The source
- * stays the caller's. routes_open: of a file. */
+/* routes_reader_create checks the header and the index; `name` is used in messages. On failure the
+ * source stays the caller's to close. routes_open: of a file. */
 int routes_reader_create(const struct routes_source *source, const char *name,
                          struct routes_reader **out, struct err *err);
 int routes_open(const char *path, struct routes_reader **out, struct err *err);
+/* The same of a file that has no index: its blocks in order, up to the first that is not whole. */
+int routes_reader_recover(const struct routes_source *source, const char *name,
+                          struct routes_reader **out, struct err *err);
+int routes_open_cut_off(const char *path, struct routes_reader **out, struct err *err);
 void routes_close(struct routes_reader *r);
 const struct routes_spec *routes_spec_of(const struct routes_reader *r);
 int64_t routes_n_token(const struct routes_reader *r);
@@ -70,16 +76,18 @@ int64_t routes_block_first(const struct routes_reader *r, int i);
 /* routes_read decodes block i. */
 int routes_read(struct routes_reader *r, int i, struct routes_block *out, struct err *err);
 
-/* Where bytes go, in order. */
+/* Where bytes go, in order. end, when the writer is gone: whole says whether the file is; may be
+ * NULL. */
 struct routes_sink {
     void *self;
     int (*write)(void *self, const void *bytes, size_t n, struct err *err);
+    int (*end)(void *self, int whole, struct err *err);
 };
 struct routes_writer;
 /* routes_writer_create writes the header. spec is copied, its domains too; more can be added. */
 int routes_writer_create(const struct routes_sink *sink, const struct routes_spec *spec,
                          struct routes_writer **out, struct err *err);
-/* routes_create: into a new file; routes_finish renames it to its name when it is whole. */
+/* routes_create: into a new file, which is called PATH.part until it is whole. */
 int routes_create(const char *path, const struct routes_spec *spec, struct routes_writer **out,
                   struct err *err);
 /* routes_writer_domain: the index of a label, added if it is new; negative on failure. */
