@@ -1,10 +1,13 @@
 /* api: who may ask, the routes, and errors; see api.h. */
 #include "coordinator/api.h"
 
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define TRIM_BYTES (1 << 20)
 
 /* ---- answers --------------------------------------------------------------------------------- */
 
@@ -277,6 +280,9 @@ static void call_with_body(struct api *api, struct api_request *r, api_route *ro
         route(api, r);
     }
     json_decref(body);
+    if (r->http->n_body > TRIM_BYTES) {
+        malloc_trim(0); /* thousands of small pieces would keep what the heap grew by */
+    }
 }
 
 static void no_route(struct api *api, struct http_exchange *x, const struct http_request *r,

@@ -114,6 +114,9 @@ struct api_params {
  * defaults and the form of logprobs. Strings point into the body. */
 int api_params_read(struct api *api, const struct api_request *r, int chat, struct api_params *p);
 void api_params_fini(struct api_params *p);
+/* api_template_read checks the fields that only a conversation has, for routes without params. 0,
+ * or -1 after having answered. */
+int api_template_read(struct api *api, const struct api_request *r);
 /* api_model_read: which domain a request names, in its model's id, its `domain` field or its
  * X-Sigmoe-Domain field, and what it calls the model [size]. 0, or -1 after having answered. */
 int api_model_read(struct api *api, const struct api_request *r, int *domain, char *name,

@@ -119,20 +119,6 @@ static const char *special_text(const struct api *api, int32_t id, char *out, si
     return out;
 }
 
-/* Scalars that a template may see (enable_thinking and the like); nothing else passes. */
-static int extra_is_plain(const json_t *extra)
-{
-    const char *key;
-    json_t *v;
-    json_object_foreach((json_t *)(uintptr_t)extra, key, v)
-    {
-        if (json_is_object(v) || json_is_array(v)) {
-            return 0;
-        }
-    }
-    return 1;
-}
-
 /* chat_template_kwargs, and reasoning_effort, which some templates know by that name. New, or NULL.
  */
 static json_t *extra_of(const json_t *body)
@@ -151,18 +137,10 @@ static int render(struct api *api, const json_t *body, enum api_tool_choice choi
 {
     char bos[256], eos[256];
     const json_t *tools = json_object_get(body, "tools");
-    const json_t *extra = json_object_get(body, "chat_template_kwargs");
     const json_t *ask = json_object_get(body, "add_generation_prompt");
     const json_t *go_on = json_object_get(body, "continue_final_message");
-    if ((extra != NULL && !json_is_null(extra) &&
-         (!json_is_object(extra) || !extra_is_plain(extra))) ||
-        (tools != NULL && !json_is_null(tools) && !json_is_array(tools))) {
-        return err_set(err, ERR_USAGE,
-                       "tools must be a list, chat_template_kwargs an object of plain values");
-    }
-    if (json_is_true(go_on) && json_is_true(ask)) {
-        return err_set(err, ERR_USAGE,
-                       "continue_final_message and add_generation_prompt exclude each other");
+    if (tools != NULL && !json_is_null(tools) && !json_is_array(tools)) {
+        return err_set(err, ERR_USAGE, "tools must be a list");
     }
     json_t *values = extra_of(body);
     struct chat_input in = {
@@ -214,7 +192,10 @@ int api_chat_ids(struct api *api, const struct api_request *r, enum api_tool_cho
     free(text);
     if (rc != 0) {
         tok_ids_fini(ids);
-        api_fail(api, r->x, api_status_of(&err), "messages", NULL, "%s", err.text);
+        /* A value that the request itself sets is refused by its name. */
+        int extra = strncmp(err.text, "chat_template_kwargs", 20) == 0;
+        api_fail(api, r->x, api_status_of(&err), extra ? "chat_template_kwargs" : "messages",
+                 err.code == ERR_LIMIT ? "context_length_exceeded" : NULL, "%s", err.text);
     }
     return rc == 0 ? 0 : -1;
 }
@@ -242,6 +223,9 @@ void api_render(struct api *api, const struct api_request *r)
     char *text = NULL;
     const json_t *choice = json_object_get(r->body, "tool_choice");
     int none = json_is_string(choice) && strcmp(json_string_value(choice), "none") == 0;
+    if (api_template_read(api, r) != 0) {
+        return;
+    }
     if (api_chat_ids(api, r, none ? CHOICE_NONE : CHOICE_AUTO, &ids, &text) != 0) {
         return;
     }

@@ -391,10 +391,11 @@ static void link_job(struct api_job *j)
     http_on_close(j->x, on_close, j);
 }
 
-static void refuse(struct api *api, struct http_exchange *x, const struct err *err)
+/* What is wrong with a request now is its prompt, in the main. */
+static void refuse(struct api *api, struct http_exchange *x, int chat, const struct err *err)
 {
     api->counts.refused++;
-    api_fail(api, x, api_status_of(err), NULL,
+    api_fail(api, x, api_status_of(err), chat ? "messages" : "prompt",
              err->code == ERR_LIMIT ? "context_length_exceeded" : NULL, "%s", err->text);
 }
 
@@ -415,7 +416,7 @@ void api_job_start(struct api *api, struct http_exchange *x, int chat, const str
         for (int i = 0; i < n_prompt; i++) {
             tok_ids_fini(&prompt[i]);
         }
-        refuse(api, x, &err);
+        refuse(api, x, chat, &err);
         return;
     }
     take_prompts(j, prompt);
@@ -427,7 +428,7 @@ void api_job_start(struct api *api, struct http_exchange *x, int chat, const str
     }
     if (rc != 0) {
         job_free(j);
-        refuse(api, x, &err);
+        refuse(api, x, chat, &err);
         return;
     }
     link_job(j);

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define STOP_BYTES_MAX 1024
+
 struct reader {
     struct api *api;
     struct http_exchange *x;
@@ -82,8 +84,9 @@ static void read_stops(struct reader *r, struct api_params *p)
     for (size_t i = 0; i < n; i++) {
         const json_t *s = json_is_string(v) ? v : json_array_get(v, i);
         if (!json_is_string(s) || json_string_length(s) == 0 ||
+            json_string_length(s) > STOP_BYTES_MAX ||
             strlen(json_string_value(s)) != json_string_length(s)) {
-            refuse(r, "stop", "non-empty strings without NUL");
+            refuse(r, "stop", "strings of 1 to 1024 bytes without NUL");
             return;
         }
         p->stop[p->generation.n_stop++] = json_string_value(s);
@@ -132,8 +135,8 @@ static void read_bias(struct reader *r, struct api_params *p)
         char *end;
         long id = strtol(key, &end, 10);
         double bias = json_number_value(value);
-        if (*key == 0 || *end != 0 || id < 0 || id > LIMIT_VOCAB || !json_is_number(value) ||
-            !(fabs(bias) <= 100)) {
+        if (key[0] < '0' || key[0] > '9' || *end != 0 || id < 0 || id > LIMIT_VOCAB ||
+            !json_is_number(value) || !(fabs(bias) <= 100)) {
             refuse(r, "logit_bias", "token ids with biases between -100 and 100");
             return;
         }
@@ -176,14 +179,21 @@ static void read_stream(struct reader *r, struct api_params *p)
         refuse(r, "stream_options", "an object, used together with stream: true");
         return;
     }
-    p->include_usage = json_is_true(json_object_get(v, "include_usage"));
-    p->usage_always =
-        p->include_usage && json_is_true(json_object_get(v, "continuous_usage_stats"));
+    const json_t *usage = json_object_get(v, "include_usage");
+    const json_t *always = json_object_get(v, "continuous_usage_stats");
+    if ((usage != NULL && !json_is_boolean(usage)) ||
+        (always != NULL && !json_is_boolean(always))) {
+        refuse(r, "stream_options", "an object of true or false");
+    }
+    p->include_usage = json_is_true(usage);
+    p->usage_always = p->include_usage && json_is_true(always);
 }
 
 /* ---- what the text must look like ------------------------------------------------------------ */
 
-static void grammar_of(struct reader *r, const json_t *schema, struct api_params *p)
+/* `from`: the field that asks. */
+static void grammar_of(struct reader *r, const char *from, const json_t *schema,
+                       struct api_params *p)
 {
     struct api *api = r->api;
     struct err err = {0};
@@ -192,7 +202,7 @@ static void grammar_of(struct reader *r, const json_t *schema, struct api_params
         return;
     }
     if (p->generation.grammar != NULL) {
-        refuse(r, "response_format",
+        refuse(r, from,
                "the only one of response_format, structured_outputs and a "
                "required tool call");
         return;
@@ -209,7 +219,7 @@ static void grammar_of(struct reader *r, const json_t *schema, struct api_params
         /* A vocabulary that cannot spell JSON is the model's nature, not our fault. */
         err.code = err.code == ERR_MODEL ? ERR_USAGE : err.code;
         r->failed = 1;
-        api_fail_err(api, r->x, &err);
+        api_fail(api, r->x, api_status_of(&err), from, NULL, "%s", err.text);
     }
 }
 
@@ -221,11 +231,11 @@ static void read_format(struct reader *r, struct api_params *p)
         return;
     }
     if (type != NULL && strcmp(type, "json_object") == 0) {
-        grammar_of(r, NULL, p);
+        grammar_of(r, "response_format", NULL, p);
     } else if (type != NULL && strcmp(type, "json_schema") == 0) {
         const json_t *schema = json_object_get(json_object_get(v, "json_schema"), "schema");
         if (json_is_object(schema) || json_is_boolean(schema)) {
-            grammar_of(r, schema, p);
+            grammar_of(r, "response_format", schema, p);
         } else {
             refuse(r, "response_format",
                    "{\"type\":\"json_schema\",\"json_schema\":{\"schema\":{..}}}");
@@ -240,9 +250,10 @@ static void read_format(struct reader *r, struct api_params *p)
 static void read_structured(struct reader *r, struct api_params *p)
 {
     const json_t *v = field(r, "structured_outputs"), *schema = field(r, "guided_json");
+    const char *from = v != NULL ? "structured_outputs" : "guided_json";
     json_t *parsed = NULL;
     if (v != NULL && json_is_true(json_object_get(v, "json_object"))) {
-        grammar_of(r, NULL, p);
+        grammar_of(r, from, NULL, p);
         return;
     }
     if (v != NULL) {
@@ -257,11 +268,11 @@ static void read_structured(struct reader *r, struct api_params *p)
                             JSON_REJECT_DUPLICATES, NULL);
         schema = parsed;
         if (parsed == NULL) {
-            refuse(r, v != NULL ? "structured_outputs" : "guided_json", "a JSON schema");
+            refuse(r, from, "a JSON schema");
         }
     }
     if (schema != NULL) {
-        grammar_of(r, schema, p);
+        grammar_of(r, from, schema, p);
     }
     json_decref(parsed);
 }
@@ -320,7 +331,7 @@ static void require_any(struct reader *r, struct api_params *p)
                            "required", "name", "arguments", "additionalProperties", 0));
     }
     json_t *schema = json_pack("{s:o}", "anyOf", any);
-    grammar_of(r, schema, p);
+    grammar_of(r, "tools", schema, p);
     json_decref(schema);
 }
 
@@ -334,7 +345,7 @@ static void require_named(struct reader *r, struct api_params *p)
     }
     p->tool_choice = CHOICE_NAMED;
     p->tool_name = json_string_value(json_object_get(f, "name"));
-    grammar_of(r, parameters, p);
+    grammar_of(r, "tools", parameters, p);
 }
 
 static void read_tools(struct reader *r, struct api_params *p)
@@ -369,6 +380,36 @@ static void read_tools(struct reader *r, struct api_params *p)
     } else {
         refuse(r, "tool_choice", "none, auto, required, or the name of a function in an object");
     }
+}
+
+/* What api_chat.c gives to the template. */
+static void read_template(struct reader *r)
+{
+    const json_t *extra = field(r, "chat_template_kwargs");
+    int go_on = boolean(r, "continue_final_message", 0);
+    const char *key;
+    json_t *v;
+    if (extra != NULL && !json_is_object(extra)) {
+        refuse(r, "chat_template_kwargs", "an object of plain values");
+    }
+    json_object_foreach((json_t *)(uintptr_t)extra, key, v)
+    {
+        if (json_is_object(v) || json_is_array(v)) {
+            refuse(r, "chat_template_kwargs", "an object of plain values");
+        }
+    }
+    if (boolean(r, "add_generation_prompt", !go_on) && go_on) {
+        refuse(r, "continue_final_message",
+               "asked for without add_generation_prompt, which it excludes");
+    }
+}
+
+int api_template_read(struct api *api, const struct api_request *q)
+{
+    struct reader r = {api, q->x, q->body, 0};
+    boolean(&r, "add_special_tokens", 0);
+    read_template(&r);
+    return r.failed ? -1 : 0;
 }
 
 /* ---- the model and its domains --------------------------------------------------------------- */
@@ -471,11 +512,12 @@ static void read_sampling(struct reader *r, struct sampling *s)
 static void read_lengths(struct reader *r, int chat, struct api_params *p)
 {
     struct generation_params *g = &p->generation;
-    const char *count = "a count of tokens";
+    const char *count = "a count of tokens within the model's context";
+    int context = r->api->model->desc.max_context;
     /* -1: as many as the context leaves; the job knows the prompt. */
-    int64_t tokens = integer(r, "max_tokens", chat ? -1 : 16, 0, LIMIT_CONTEXT, count);
-    g->max_tokens = (int)integer(r, "max_completion_tokens", tokens, 0, LIMIT_CONTEXT, count);
-    g->min_tokens = (int)integer(r, "min_tokens", 0, 0, LIMIT_CONTEXT, count);
+    int64_t tokens = integer(r, "max_tokens", chat ? -1 : 16, 0, context, count);
+    g->max_tokens = (int)integer(r, "max_completion_tokens", tokens, 0, context, count);
+    g->min_tokens = (int)integer(r, "min_tokens", 0, 0, context, count);
     if (g->max_tokens >= 0 && g->min_tokens > g->max_tokens) {
         refuse(r, "min_tokens", "at most max_tokens");
     }
@@ -517,6 +559,7 @@ int api_params_read(struct api *api, const struct api_request *q, int chat, stru
     read_structured(&r, p);
     if (chat) {
         read_tools(&r, p);
+        read_template(&r);
     }
     if (r.failed) {
         api_params_fini(p);

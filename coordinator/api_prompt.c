@@ -65,7 +65,7 @@ static int read_one(struct api *api, const json_t *v, const struct api_params *p
 {
     unsigned flags = TOK_PARSE_SPECIAL | (p->add_special ? TOK_ADD_SPECIAL : 0);
     int rc = -1;
-    if (json_is_string(v)) {
+    if (json_is_string(v) && json_string_length(v) > 0) {
         rc = api_ids_of_text(api, json_string_value(v), json_string_length(v), flags,
                              p->truncate == 0, out, err);
         if (rc != 0) {
@@ -137,10 +137,15 @@ static json_t *spellings(const struct api *api, const struct tok_ids *ids)
     return list;
 }
 
-static int flag(const json_t *body, const char *name, int absent)
+/* A field that is true or false, or absent; *bad is its name when it is neither. */
+static int flag(const json_t *body, const char *name, int absent, const char **bad)
 {
     const json_t *v = json_object_get(body, name);
-    return json_is_boolean(v) ? json_is_true(v) : absent;
+    if (v == NULL || json_is_null(v)) {
+        return absent;
+    }
+    *bad = json_is_boolean(v) ? *bad : name;
+    return json_is_true(v);
 }
 
 void api_tokenize(struct api *api, const struct api_request *r)
@@ -149,14 +154,20 @@ void api_tokenize(struct api *api, const struct api_request *r)
     const json_t *content = json_object_get(r->body, "content");
     struct tok_ids ids = {0};
     struct err err = {0};
+    const char *bad = NULL;
+    int spelled = flag(r->body, "return_token_strs", 0, &bad);
+    /* llama.cpp's form adds nothing unless asked to. */
+    int special = text != NULL ? flag(r->body, "add_special_tokens", 1, &bad)
+                               : flag(r->body, "add_special", 0, &bad);
+    if (bad != NULL) {
+        api_fail(api, r->x, 400, bad, NULL, "%s must be true or false", bad);
+        return;
+    }
     if (json_object_get(r->body, "messages") != NULL) {
-        if (api_chat_ids(api, r, CHOICE_AUTO, &ids, NULL) != 0) {
+        if (api_template_read(api, r) != 0 || api_chat_ids(api, r, CHOICE_AUTO, &ids, NULL) != 0) {
             return;
         }
     } else {
-        /* llama.cpp's form adds nothing unless asked to. */
-        int special =
-            text != NULL ? flag(r->body, "add_special_tokens", 1) : flag(r->body, "add_special", 0);
         text = text != NULL ? text : content;
         if (!json_is_string(text)) {
             api_fail(api, r->x, 400, "prompt", NULL, "prompt must be a text");
@@ -172,7 +183,7 @@ void api_tokenize(struct api *api, const struct api_request *r)
     }
     json_t *o = json_pack("{s:I,s:i,s:o}", "count", (json_int_t)ids.n, "max_model_len",
                           api->model->desc.max_context, "tokens", api_json_of_ids(ids.id, ids.n));
-    if (flag(r->body, "return_token_strs", 0)) {
+    if (spelled) {
         json_object_set_new(o, "token_strs", spellings(api, &ids));
     }
     api_json(api, r->x, o);

@@ -69,7 +69,7 @@ def make_requests(rng):
 
 def request_bytes(path, body):
     text = json.dumps(body).encode()
-    return (f"POST {path} HTTP/1.1\r\nHost: soak\r\nContent-Type: application/json\r\n"
+    return (f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(text)}\r\nConnection: close\r\n\r\n").encode() + text
 
 

@@ -207,7 +207,7 @@ def check_depth(judge):
 
 
 def check_context(judge):
-    judge.refused("a text past the context", TEXT, {"prompt": "gate " * 1000})
+    judge.refused("a text past the context", TEXT, {"prompt": "gate " * 2000})
     judge.refused("ids past the context", TEXT, {"prompt": [5] * 1025, "max_tokens": 0})
     judge.refused("prompt and answer past the context", TEXT, {"prompt": [5] * 1000,
                                                                "max_tokens": 26})

@@ -21,8 +21,8 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import Failure, main_of  # noqa: E402
 from served import Served, make_model  # noqa: E402
 
-HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\n"
-HIDDEN = b"GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n"  # must never be answered
+HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+HIDDEN = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n"  # must never be answered
 ASK = json.dumps({"prompt": "a", "max_tokens": 3}).encode()
 
 
@@ -55,17 +55,17 @@ DOUBTFUL = {
     "a chunk without its end": sized(b"5\r\nabcdefg\r\n0\r\n\r\n" + HIDDEN,
                                      b"Transfer-Encoding: chunked"),
     "a trailer": sized(b"0\r\nContent-Length: 9\r\n\r\n" + HIDDEN, b"Transfer-Encoding: chunked"),
-    "lone line feeds": b"GET /health HTTP/1.1\nHost: a\n\n" + HIDDEN,
+    "lone line feeds": b"GET /health HTTP/1.1\nHost: localhost\n\n" + HIDDEN,
     "a lone carriage return": b"GET /health HTTP/1.1\r\nHost: a\rX: b\r\n\r\n" + HIDDEN,
-    "a NUL in a field": b"GET /health HTTP/1.1\r\nHost: a\r\nX: \0\r\n\r\n" + HIDDEN,
+    "a NUL in a field": b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: \0\r\n\r\n" + HIDDEN,
     "no host": b"GET /health HTTP/1.1\r\n\r\n" + HIDDEN,
-    "two hosts": b"GET /health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n" + HIDDEN,
-    "an absolute target": b"GET http://b/health HTTP/1.1\r\nHost: a\r\n\r\n" + HIDDEN,
+    "two hosts": b"GET /health HTTP/1.1\r\nHost: localhost\r\nHost: b\r\n\r\n" + HIDDEN,
+    "an absolute target": b"GET http://b/health HTTP/1.1\r\nHost: localhost\r\n\r\n" + HIDDEN,
     "HTTP/0.9": b"GET /health\r\n\r\n" + HIDDEN,
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + HIDDEN,
     "TLS": bytes.fromhex("16030100f8010000f40303") + bytes(range(200)) + HIDDEN,
-    "many fields": b"GET /health HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * 5000 + b"\r\n" + HIDDEN,
-    "a long line": b"GET /" + b"a" * 100000 + b" HTTP/1.1\r\nHost: a\r\n\r\n" + HIDDEN,
+    "many fields": b"GET /health HTTP/1.1\r\nHost: localhost\r\n" + b"X: a\r\n" * 5000 + b"\r\n" + HIDDEN,
+    "a long line": b"GET /" + b"a" * 100000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n" + HIDDEN,
     "a body past the limit": sized(b"", b"Content-Length: 99999999999"),
 }
 
@@ -105,7 +105,7 @@ def check_doubtful(server):
 
 
 def check_pipelining(server):
-    get = b"GET /health HTTP/1.1\r\nHost: a\r\n"
+    get = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
     last = get + b"Connection: close\r\n\r\n"
     wrong_body = sized(b"{]", b"Content-Length: 2")
     out = talk(server.port, get + b"\r\n" + wrong_body + wrong_body + last)
