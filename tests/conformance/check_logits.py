@@ -6,6 +6,9 @@
   bf16: the prompt's rows within 5e-2, except those where two experts nearly tie: there rounding may
        rightly choose the other one. A wrong expert or scale shows as an error of order one.
 
+A model with domains has a reference for each: expected.json is the first domain's, expected.NAME.json
+that of domain NAME.
+
 The error of a row is its largest absolute difference over the reference row's largest value.
 """
 import argparse
@@ -57,19 +60,33 @@ def judge_tokens(got, want):
         raise Failure(f"{len(got)} greedy tokens, {len(want)} were due")
 
 
-def load(folder):
-    with open(os.path.join(folder, "expected.json"), encoding="ascii") as f:
+def load(folder, suffix=""):
+    with open(os.path.join(folder, f"expected{suffix}.json"), encoding="ascii") as f:
         expected = json.load(f)
-    raw = read_file(os.path.join(folder, "expected_logits.f32"))
+    raw = read_file(os.path.join(folder, f"expected_logits{suffix}.f32"))
     n_row = expected["n_prompt"] + len(expected["greedy"]) - 1
     (rows,) = cut(raw, expected["vocab"], [n_row])
     return expected, rows, n_row
 
 
+def suffixes(folder):
+    names = sorted(name for name in os.listdir(folder)
+                   if name.startswith("expected.") and name.endswith(".json"))
+    return [name[len("expected"):-len(".json")] for name in names]
+
+
 def check(binary, folder, options):
-    expected, want, n_row = load(folder)
+    for suffix in suffixes(folder):
+        check_one(binary, folder, suffix, options)
+
+
+def check_one(binary, folder, suffix, options):
+    expected, want, n_row = load(folder, suffix)
     n_prompt, vocab = expected["n_prompt"], expected["vocab"]
     greedy = expected["greedy"]
+    if "domain" in expected:
+        print(f"domain {expected['domain']}")
+        options = [*options, "--domain", expected["domain"]]
     out = generate(binary, folder, [expected["prompt"]], "--precision", "f32", "--ignore-eos",
                    *options, max_tokens=len(greedy))
     judge("f32 prompt", errors(out.logits[0], want, vocab, n_prompt), F32_BOUND)
