@@ -372,18 +372,11 @@ int engine_run_layers(struct engine *e, int end, struct err *err)
 
 /* ---- a step ---------------------------------------------------------------------------------- */
 
-static int split_rows(const struct engine *e, int n_row)
-{
-    int want = e->config.n_micro;
-    if (e->config.pool == NULL || want == 1 || n_row < 2) {
-        return 1;
-    }
-    return want == 2 || n_row >= 2 * e->config.micro_rows_min ? 2 : 1;
-}
-
 static void fill_micros(struct engine *e, int n_span, int n_row)
 {
-    e->n_micro = split_rows(e, n_row);
+    e->n_micro = e->config.pool == NULL
+                     ? 1
+                     : sched_n_micro(e->config.n_micro, e->config.micro_rows_min, n_row);
     for (int i = 0; i < e->n_micro; i++) {
         struct micro *m = e->micro[i];
         micro_fill(&e->forward, m, e->sched.span, n_span, n_row * i / e->n_micro,

@@ -108,6 +108,14 @@ int sched_plan(struct sched *s, int *n_row)
     return n_span;
 }
 
+int sched_n_micro(int want, int rows_min, int n_row)
+{
+    if (want == 1 || n_row < 2) {
+        return 1;
+    }
+    return want == 2 || n_row >= 2 * rows_min ? 2 : 1;
+}
+
 void sched_remove(struct sched *s, struct seq *seq)
 {
     for (int i = 0; i < s->n_running; i++) {

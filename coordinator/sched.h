@@ -38,6 +38,9 @@ int sched_add(struct sched *s, struct seq *seq, struct err *err);
 /* sched_plan fills s->span with the next step and returns how many spans; *n_row the rows. A held
  * sequence is admitted but gets no rows. */
 int sched_plan(struct sched *s, int *n_row);
+/* sched_n_micro: into how many micro-batches n_row rows are cut. want: 1, 2, or 0: two when each
+ * gets at least rows_min. Rows [n_row * i / n, n_row * (i + 1) / n) are micro-batch i's. */
+int sched_n_micro(int want, int rows_min, int n_row);
 /* sched_remove takes a running sequence out and gives its pages back; the caller destroys it. */
 void sched_remove(struct sched *s, struct seq *seq);
 /* sched_find: running or waiting, or NULL. */
