@@ -1,0 +1,82 @@
+/* cost: how long each piece of work takes on given hardware, as curves over rows or bytes. Curves
+ * come from `sigmoe calibrate` (measured with the kernels and the worker's code) or from a
+ * roofline: the larger of bytes / bandwidth and FLOP / peak. The simulator and the advice read
+ * nothing else about a machine. Times are nanoseconds of one layer unless said otherwise. */
+#ifndef TOOLS_SIM_COST_H
+#define TOOLS_SIM_COST_H
+
+#include "base/err.h"
+#include "model/desc.h"
+#include "model/weights.h"
+
+#define COST_POINTS 24
+
+/* Piecewise linear through (x, y), x ascending. Left of the first point: its value. Right of the
+ * last: the line through the last two. */
+struct cost_curve {
+    int n;
+    double x[COST_POINTS], y[COST_POINTS];
+};
+
+double cost_at(const struct cost_curve *curve, double x);
+/* cost_curve_add: points in ascending order of x; ERR_LIMIT when they are not or are too many. */
+int cost_curve_add(struct cost_curve *curve, double x, double y);
+
+/* What a roofline needs to know of a machine. */
+struct hardware {
+    double flop_s, bytes_s;    /* matrix products; memory */
+    double overhead_ns;        /* of one product (threads started, kernel launched) */
+    double link_s, latency_ns; /* link: bytes a second one way; one way of an empty message */
+    double message_ns;         /* CPU time of the coordinator for a message, each way */
+};
+
+struct cost_model {
+    /* The coordinator, rows -> ns. */
+    struct cost_curve attn;    /* norm, q k v, output projection */
+    double span_ns;            /* attention, for each sequence in the batch */
+    struct cost_curve context; /* rows of one span -> ns for a row and position of its context */
+    struct cost_curve gate;    /* norm and gate */
+    struct cost_curve dense;   /* FFN of a dense layer */
+    struct cost_curve shared;  /* shared expert; no points: the model has none */
+    struct cost_curve combine; /* sum of the slots */
+    struct cost_curve head;    /* LM head and draw: rows that need logits -> ns a step */
+    /* A worker of speed 1. */
+    struct cost_curve expert; /* rows -> ns of one expert */
+    double expert_call_ns;    /* a batch, whatever it holds */
+    /* The wire. */
+    struct cost_curve gather;  /* bytes -> ns: the coordinator builds and sends one message */
+    struct cost_curve one_way; /* bytes -> ns from send to the peer's hands */
+    double receive_ns;         /* the coordinator takes one reply */
+    double link_s;             /* bytes a second through the coordinator's port */
+    double wire_bytes;         /* bytes of one value of a row */
+    struct hardware coordinator, worker;
+    char source[256]; /* "roofline", or the calibration's file and machine */
+};
+
+/* cost_roofline fills curves for the shape. precision: bytes of weights, cache and wire. */
+void cost_roofline(struct cost_model *cost, const struct model_desc *desc, enum precision precision,
+                   const struct hardware *coordinator, const struct hardware *worker);
+/* Hardware that people name: "cpu-2core", "h100", ...; NULL when unknown. hardware_names lists
+ * them. */
+const struct hardware *hardware_find(const char *name);
+const char *hardware_names(void);
+
+/* Bytes and FLOP of the parts of a layer, from the description. */
+double cost_expert_bytes(const struct model_desc *desc, enum precision precision);
+double cost_expert_flop(const struct model_desc *desc);                           /* of one row */
+double cost_dense_bytes(const struct model_desc *desc, enum precision precision); /* one layer */
+
+/* A calibration file: JSON (docs/LOADTEST.md). cost_load takes the curves when the file was
+ * measured with this very shape and precision, else a roofline over the hardware that it found, and
+ * says which in cost->source. */
+struct calibration {
+    struct cost_model cost;
+    char host[128], isa[32], model[128], transport[16];
+    int cpus, threads, worker_threads;
+};
+int cost_load(const char *path, const struct model_desc *desc, enum precision precision,
+              struct calibration *out, struct err *err);
+int cost_save(const char *path, const struct model_desc *desc, enum precision precision,
+              const struct calibration *c, struct err *err);
+
+#endif

@@ -1,0 +1,193 @@
+/* cost_file: a calibration as JSON. Shape and precision say what the curves were measured with; the
+ * hardware block is what carries over to other shapes. */
+#include "tools/sim/cost.h"
+
+#include "model/json.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CALIBRATION_VERSION   1
+#define CALIBRATION_BYTES_MAX ((size_t)4 << 20)
+
+/* The curves by name: one table reads and writes. */
+struct named_curve {
+    const char *name;
+    size_t offset;
+    int needed;
+};
+#define CURVE(field, needed)                                                                       \
+    {                                                                                              \
+#field, offsetof(struct cost_model, field), needed                                         \
+    }
+static const struct named_curve curves[] = {
+    CURVE(attn, 1),    CURVE(context, 1), CURVE(gate, 1),   CURVE(dense, 0),  CURVE(shared, 0),
+    CURVE(combine, 1), CURVE(head, 1),    CURVE(expert, 1), CURVE(gather, 1), CURVE(one_way, 1),
+};
+#define N_CURVE (sizeof(curves) / sizeof(curves[0]))
+
+static struct cost_curve *curve_at(struct cost_model *cost, size_t i)
+{
+    return (struct cost_curve *)(void *)((char *)cost + curves[i].offset);
+}
+
+/* What must be equal for curves to hold. */
+static json_t *shape_json(const struct model_desc *d, enum precision p)
+{
+    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i}", "precision",
+                     p == PRECISION_F32 ? "f32" : "bf16", "d_model", d->d_model, "n_head",
+                     d->n_head, "n_kv_head", d->n_kv_head, "d_head", d->d_head, "d_ff", d->d_ff,
+                     "n_expert", d->n_expert, "top_k", d->top_k, "d_ff_expert", d->d_ff_expert,
+                     "d_ff_shared", d->d_ff_shared, "vocab", d->vocab);
+}
+
+static json_t *hardware_json(const struct hardware *h)
+{
+    return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f}", "flop_per_s", h->flop_s, "bytes_per_s",
+                     h->bytes_s, "overhead_ns", h->overhead_ns, "link_bytes_per_s", h->link_s,
+                     "latency_ns", h->latency_ns, "message_ns", h->message_ns);
+}
+
+int cost_save(const char *path, const struct model_desc *desc, enum precision precision,
+              const struct calibration *c, struct err *err)
+{
+    struct cost_model cost = c->cost;
+    json_t *ns = json_object();
+    for (size_t i = 0; i < N_CURVE; i++) {
+        const struct cost_curve *curve = curve_at(&cost, i);
+        json_t *points = json_array();
+        for (int k = 0; k < curve->n; k++)
+            json_array_append_new(points, json_pack("[f, f]", curve->x[k], curve->y[k]));
+        json_object_set_new(ns, curves[i].name, points);
+    }
+    json_t *root = json_pack(
+        "{s:i, s:{s:s, s:s, s:i, s:i, s:i}, s:s, s:s, s:o, s:o, s:f, s:f, s:f, s:f, s:f, s:o, s:o}",
+        "sigmoe_calibration", CALIBRATION_VERSION, "host", "name", c->host, "isa", c->isa, "cpus",
+        c->cpus, "threads", c->threads, "worker_threads", c->worker_threads, "model", c->model,
+        "transport", c->transport, "shape", shape_json(desc, precision), "ns", ns, "expert_call_ns",
+        cost.expert_call_ns, "span_ns", cost.span_ns, "receive_ns", cost.receive_ns,
+        "link_bytes_per_s", cost.link_s, "wire_value_bytes", cost.wire_bytes, "coordinator",
+        hardware_json(&cost.coordinator), "worker", hardware_json(&cost.worker));
+    if (!root)
+        return err_set(err, ERR_NOMEM, "no memory for the calibration");
+    int bad = json_dump_file(root, path, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
+    json_decref(root);
+    return bad ? err_sys(err, ERR_IO, "cannot write %s", path) : 0;
+}
+
+static int number(const json_t *o, const char *path, const char *key, double *out, struct err *err)
+{
+    const json_t *v = json_object_get(o, key);
+    *out = json_number_value(v);
+    if (!json_is_number(v) || !isfinite(*out) || *out < 0)
+        return err_set(err, ERR_MODEL, "%s: '%s' must be a number of at least 0", path, key);
+    return 0;
+}
+
+static int curve_read(const json_t *ns, const char *path, const struct named_curve *named,
+                      struct cost_curve *curve, struct err *err)
+{
+    const json_t *points = json_object_get(ns, named->name), *point;
+    size_t i;
+    curve->n = 0;
+    if (!json_is_array(points) || (named->needed && json_array_size(points) == 0))
+        return err_set(err, ERR_MODEL, "%s: ns.%s must be a list of [x, ns]", path, named->name);
+    json_array_foreach(points, i, point)
+    {
+        double x = json_number_value(json_array_get(point, 0));
+        double y = json_number_value(json_array_get(point, 1));
+        if (json_array_size(point) != 2 || !isfinite(x) || !isfinite(y) ||
+            cost_curve_add(curve, x, y))
+            return err_set(err, ERR_MODEL,
+                           "%s: ns.%s point %zu: at most %d points [x, ns], x ascending", path,
+                           named->name, i, COST_POINTS);
+    }
+    return 0;
+}
+
+static int hardware_read(const json_t *root, const char *path, const char *key, struct hardware *h,
+                         struct err *err)
+{
+    const json_t *o = json_object_get(root, key);
+    int rc = json_is_object(o) ? 0 : err_set(err, ERR_MODEL, "%s has no '%s'", path, key);
+    rc = rc ? rc : number(o, path, "flop_per_s", &h->flop_s, err);
+    rc = rc ? rc : number(o, path, "bytes_per_s", &h->bytes_s, err);
+    rc = rc ? rc : number(o, path, "overhead_ns", &h->overhead_ns, err);
+    rc = rc ? rc : number(o, path, "link_bytes_per_s", &h->link_s, err);
+    rc = rc ? rc : number(o, path, "latency_ns", &h->latency_ns, err);
+    rc = rc ? rc : number(o, path, "message_ns", &h->message_ns, err);
+    if (rc == 0 && (h->flop_s <= 0 || h->bytes_s <= 0 || h->link_s <= 0))
+        rc = err_set(err, ERR_MODEL, "%s: rates of '%s' must be above 0", path, key);
+    return rc;
+}
+
+static void text_read(const json_t *o, const char *key, char *out, size_t size)
+{
+    const char *text = json_string_value(json_object_get(o, key));
+    char quoted[JSON_QUOTE];
+    snprintf(out, size, "%s", json_quote(text ? text : "?", quoted));
+}
+
+static int read_root(const json_t *root, const char *path, struct calibration *c, struct err *err)
+{
+    const json_t *host = json_object_get(root, "host"), *ns = json_object_get(root, "ns");
+    struct cost_model *cost = &c->cost;
+    if (json_integer_value(json_object_get(root, "sigmoe_calibration")) != CALIBRATION_VERSION)
+        return err_set(err, ERR_MODEL,
+                       "%s is no calibration of version %d; make one with sigmoe calibrate", path,
+                       CALIBRATION_VERSION);
+    text_read(host, "name", c->host, sizeof(c->host));
+    text_read(host, "isa", c->isa, sizeof(c->isa));
+    text_read(root, "model", c->model, sizeof(c->model));
+    text_read(root, "transport", c->transport, sizeof(c->transport));
+    c->cpus = (int)json_integer_value(json_object_get(host, "cpus"));
+    c->threads = (int)json_integer_value(json_object_get(host, "threads"));
+    c->worker_threads = (int)json_integer_value(json_object_get(host, "worker_threads"));
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < N_CURVE; i++)
+        rc = curve_read(ns, path, &curves[i], curve_at(cost, i), err);
+    rc = rc ? rc : number(root, path, "expert_call_ns", &cost->expert_call_ns, err);
+    rc = rc ? rc : number(root, path, "span_ns", &cost->span_ns, err);
+    rc = rc ? rc : number(root, path, "receive_ns", &cost->receive_ns, err);
+    rc = rc ? rc : number(root, path, "link_bytes_per_s", &cost->link_s, err);
+    rc = rc ? rc : number(root, path, "wire_value_bytes", &cost->wire_bytes, err);
+    rc = rc ? rc : hardware_read(root, path, "coordinator", &cost->coordinator, err);
+    rc = rc ? rc : hardware_read(root, path, "worker", &cost->worker, err);
+    if (rc == 0 && cost->link_s <= 0)
+        rc = err_set(err, ERR_MODEL, "%s: link_bytes_per_s must be above 0", path);
+    return rc;
+}
+
+int cost_load(const char *path, const struct model_desc *desc, enum precision precision,
+              struct calibration *out, struct err *err)
+{
+    char *text;
+    size_t bytes;
+    json_t *root = NULL;
+    struct calibration c = {0};
+    int rc = file_read(path, CALIBRATION_BYTES_MAX, &text, &bytes, err);
+    if (rc)
+        return rc;
+    rc = json_parse_object(text, bytes, CALIBRATION_BYTES_MAX, path, &root, err);
+    free(text);
+    if (rc)
+        return rc;
+    rc = read_root(root, path, &c, err);
+    if (rc == 0) {
+        json_t *shape = shape_json(desc, precision);
+        int same = json_equal(shape, json_object_get(root, "shape"));
+        json_decref(shape);
+        struct hardware coordinator = c.cost.coordinator, worker = c.cost.worker;
+        if (!same)
+            cost_roofline(&c.cost, desc, precision, &coordinator, &worker);
+        snprintf(c.cost.source, sizeof(c.cost.source),
+                 same ? "measured on %.60s (%.60s)"
+                      : "roofline over what was measured on %.60s with another shape (%.60s)",
+                 c.host, c.model);
+        *out = c;
+    }
+    json_decref(root);
+    return rc;
+}

@@ -1,0 +1,48 @@
+/* sim: a discrete-event simulation of a cluster. Events are messages, batches at workers and
+ * arrows of a coordinator's step; what decides between them is the code that serves: sched_plan
+ * (coordinator/sched.c), queue_take (worker/queue.c), plan_build and the strategies of router/.
+ * Time comes from cost curves. Approximations are listed in docs/LOADTEST.md. One thread;
+ * deterministic by seed. */
+#ifndef TOOLS_SIM_SIM_H
+#define TOOLS_SIM_SIM_H
+
+#include "router/placement.h"
+#include "router/plan.h"
+#include "tools/load_result.h"
+#include "tools/sim/arrivals.h"
+#include "tools/sim/cost.h"
+#include "tools/sim/route.h"
+
+struct sim_config {
+    const struct model_desc *desc;
+    const struct cost_model *cost;
+    const struct placement *placement;
+    enum replica_choice choice;
+    int split_rows; /* as plan_input has it; 0: an expert's rows stay together */
+    struct route_source *route;
+    const struct arrivals *arrivals;
+
+    int n_worker;
+    const double *speed; /* [n_worker] relative; NULL: all 1 */
+    int n_coordinator;   /* requests go to them in turn */
+    /* Where they run. cores 0: everybody on machines of their own. Otherwise all coordinators and
+     * workers share one machine of that many cores, each computing with `threads`. */
+    int cores, threads, worker_threads;
+
+    /* Of each coordinator, as of engine_config. 0: its defaults. */
+    int rows_max, prefill_chunk, seqs_max, waiting_max, kv_tokens, n_micro, micro_rows_min;
+
+    double duration_s, warmup_s; /* arrivals within [0, duration); figures from warmup on */
+    double drain_s;              /* after the last arrival, at most */
+    int bank; /* plans kept for each layer and number of rows, and drawn again; 0: every plan is
+                 made from its own rows */
+    int n_slice;
+    uint64_t seed;
+    int progress; /* a line on a terminal */
+};
+
+/* sim_run: fills out, the caller's to free with load_result_free. Experts that no worker holds are
+ * ERR_USAGE with their number. */
+int sim_run(const struct sim_config *config, struct load_result *out, struct err *err);
+
+#endif

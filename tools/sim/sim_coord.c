@@ -1,0 +1,402 @@
+/* sim_coord: a coordinator's step as coordinator/engine.c takes it. Rows come from the real
+ * scheduler over a KV cache that has pages but no memory; arrows are tried in the engine's order
+ * (micro-batch 0, then 1, then the pool is asked again), and each takes the time its curve says. */
+#include "tools/sim/sim_state.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Bytes of a message beside its rows: header, and 4 for each assignment. */
+#define HEADER_BYTES 200
+
+/* ---- life ---- */
+
+int coord_create(struct sim *sim, struct coord *c, int id)
+{
+    const struct sim_config *s = &sim->config;
+    struct err *err = sim->err;
+    c->id = id;
+    c->kv.n_page = c->kv.n_free = kv_pages_for(s->kv_tokens);
+    c->kv.free_page = malloc((size_t)c->kv.n_page * sizeof(int32_t));
+    c->load = calloc((size_t)s->n_worker, sizeof(int32_t));
+    for (int i = 0; i < 2; i++)
+        c->micro[i].row = malloc((size_t)s->rows_max * sizeof(*c->micro[i].row));
+    if (!c->kv.free_page || !c->load || !c->micro[0].row || !c->micro[1].row)
+        return err_set(err, ERR_NOMEM, "no memory for coordinator %d", id);
+    for (int i = 0; i < c->kv.n_page; i++)
+        c->kv.free_page[i] = c->kv.n_page - 1 - i;
+    c->task = (struct task){.done = coord_done, .owner = c, .threads = s->threads};
+    c->task.host = s->cores > 0 ? &sim->host : NULL;
+    struct sched_config sc = {s->rows_max, s->prefill_chunk, s->seqs_max, s->waiting_max};
+    return sched_init(&c->sched, &sc, &c->kv, err);
+}
+
+void coord_destroy(struct coord *c)
+{
+    if (c->sched.running)
+        sched_fini(&c->sched);
+    free(c->kv.free_page);
+    free(c->load);
+    for (int i = 0; i < 2; i++) {
+        free(c->micro[i].row);
+        free(c->micro[i].job);
+        sim_plan_free(&c->micro[i].own);
+    }
+}
+
+/* ---- a step begins ---- */
+
+static struct load_request *request_of(const struct sim *sim, const struct seq *seq)
+{
+    return &sim->out->request[(size_t)(seq->id - 1)];
+}
+
+/* sum of the contexts of rows at positions [pos, pos + n), each seeing at most `window` (0: all) */
+static double contexts(int pos, int n, int window)
+{
+    if (window == 0 || pos + n <= window)
+        return (double)n * pos + (double)n * (n + 1) / 2;
+    if (pos >= window)
+        return (double)n * window;
+    int below = window - pos;
+    return contexts(pos, below, 0) + (double)(n - below) * window;
+}
+
+static double context_ns(const struct sim *sim, const struct coord *c, int begin, int end,
+                         int window)
+{
+    double ns = 0;
+    for (int i = 0; i < c->n_span; i++) {
+        const struct sched_span *s = &c->sched.span[i];
+        int b = s->begin > begin ? s->begin : begin, e = s->end < end ? s->end : end;
+        if (b < e)
+            ns += contexts(s->pos + b - s->begin, e - b, window) *
+                  cost_at(&sim->cost->context, e - b);
+    }
+    return ns;
+}
+
+static void fill_micro(struct sim *sim, struct coord *c, struct sim_micro *m, int begin, int end)
+{
+    m->n_row = end - begin;
+    m->n_span = 0;
+    m->layer = 0;
+    m->state = SIM_READY;
+    m->context_ns = context_ns(sim, c, begin, end, 0);
+    for (int i = 0; i < c->n_span; i++) {
+        const struct sched_span *s = &c->sched.span[i];
+        int b = s->begin > begin ? s->begin : begin, e = s->end < end ? s->end : end;
+        m->n_span += b < e;
+        for (int r = b; r < e; r++)
+            m->row[r - begin] = (struct route_row){s->seq->id, s->pos + r - s->begin,
+                                                   request_of(sim, s->seq)->domain};
+    }
+}
+
+static void coord_next(struct sim *sim, struct coord *c);
+
+static void step_begin(struct sim *sim, struct coord *c)
+{
+    const struct sim_config *s = &sim->config;
+    c->n_span = sched_plan(&c->sched, &c->n_row);
+    if (c->n_span == 0)
+        return;
+    c->stepping = 1;
+    c->step_ns = sim->now_ns;
+    c->n_micro = sched_n_micro(s->n_micro, s->micro_rows_min, c->n_row);
+    for (int i = 0; i < c->n_micro; i++)
+        fill_micro(sim, c, &c->micro[i], c->n_row * i / c->n_micro,
+                   c->n_row * (i + 1) / c->n_micro);
+    c->turn = 0;
+    coord_next(sim, c);
+}
+
+void coord_arrival(struct sim *sim, struct coord *c, int request)
+{
+    struct load_request *r = &sim->out->request[request];
+    struct request ask = {
+        .prompt = sim->prompt, .n_prompt = r->n_prompt, .max_tokens = r->n_output};
+    struct seq *seq = seq_create(&ask, (uint64_t)request + 1, 0);
+    if (!seq) {
+        sim_fail(sim, err_set(sim->err, ERR_NOMEM, "no memory for a request"));
+        return;
+    }
+    struct err why = {0};
+    int rc = sched_add(&c->sched, seq, &why);
+    if (rc) {
+        r->status = REQUEST_REJECTED;
+        if (!sim->out->error[0])
+            snprintf(sim->out->error, sizeof(sim->out->error), "%.250s", why.text);
+        sim->n_open--;
+        seq_destroy(seq);
+        return;
+    }
+    if (!c->stepping)
+        step_begin(sim, c);
+}
+
+/* ---- arrows ---- */
+
+static void begin_arrow(struct sim *sim, struct coord *c, int micro, enum arrow arrow, double ns)
+{
+    c->arrow = arrow;
+    c->arrow_micro = micro;
+    task_start(sim, &c->task, ns);
+}
+
+static double attention_ns(const struct sim *sim, const struct coord *c, int micro)
+{
+    const struct sim_micro *m = &c->micro[micro];
+    int window = sim->config.desc->layer[m->layer].window;
+    double context = m->context_ns;
+    if (window > 0)
+        context = context_ns(sim, c, c->n_row * micro / c->n_micro,
+                             c->n_row * (micro + 1) / c->n_micro, window);
+    return cost_at(&sim->cost->attn, m->n_row) + sim->cost->span_ns * m->n_span + context;
+}
+
+static void start_layer(struct sim *sim, struct coord *c, int micro)
+{
+    const struct sim_micro *m = &c->micro[micro];
+    double ns = attention_ns(sim, c, micro);
+    if (sim->config.desc->layer[m->layer].sparse)
+        begin_arrow(sim, c, micro, ARROW_ATTENTION, ns + cost_at(&sim->cost->gate, m->n_row));
+    else
+        begin_arrow(sim, c, micro, ARROW_DENSE, ns + cost_at(&sim->cost->dense, m->n_row));
+}
+
+static void count_dispatch(struct sim *sim, const struct sim_micro *m)
+{
+    const struct sim_plan *p = m->plan;
+    struct load_slice *slice = slice_at(sim, sim->now_ns);
+    sim->out->dispatches++;
+    sim->out->messages += (uint64_t)p->n_part;
+    if (slice && p->n_holder > 0) {
+        slice->mean += p->n_assign / p->n_holder;
+        slice->max += p->most;
+    }
+    if (!in_figures(sim, sim->now_ns))
+        return;
+    double *heat = sim->out->heat + (size_t)m->layer * (size_t)sim->out->n_expert;
+    for (int s = 0; s < p->n_seg; s++)
+        heat[p->seg_expert[s]] += p->seg_count[s];
+}
+
+static int reserve_jobs(struct sim *sim, struct sim_micro *m, int n)
+{
+    if (n <= m->n_job_max)
+        return 0;
+    struct sim_job *job = realloc(m->job, (size_t)n * 2 * sizeof(*job));
+    if (!job)
+        return err_set(sim->err, ERR_NOMEM, "no memory for %d messages", n);
+    m->job = job;
+    m->n_job_max = n * 2;
+    return 0;
+}
+
+static void job_init(struct sim *sim, struct coord *c, int micro, int i)
+{
+    struct sim_micro *m = &c->micro[micro];
+    struct sim_job *j = &m->job[i];
+    j->job.next = NULL;
+    j->job.msg.u.request.layer = m->layer;
+    j->job.msg.u.request.n_assign = m->plan->part[i].n_assign;
+    j->coord = c;
+    j->micro = micro;
+    j->part = &m->plan->part[i];
+    j->plan = m->plan;
+    j->worker = &sim->worker[j->part->worker];
+}
+
+/* The gate has chosen: messages leave one after another, each once it is built; then the shared
+ * expert is computed while they are away. */
+static void send_all(struct sim *sim, struct coord *c, int micro)
+{
+    struct sim_micro *m = &c->micro[micro];
+    const struct cost_model *cost = sim->cost;
+    int rc = plan_make(sim, c, micro, &m->plan);
+    rc = rc ? rc : reserve_jobs(sim, m, m->plan->n_part);
+    if (rc) {
+        sim_fail(sim, rc);
+        return;
+    }
+    count_dispatch(sim, m);
+    double built_ns = 0;
+    for (int i = 0; i < m->plan->n_part; i++) {
+        const struct sim_part *p = &m->plan->part[i];
+        double bytes = (double)p->n_row * sim->config.desc->d_model * cost->wire_bytes +
+                       4.0 * p->n_assign + HEADER_BYTES;
+        built_ns += cost_at(&cost->gather, bytes);
+        job_init(sim, c, micro, i);
+        int64_t at_ns = wire_send(sim, c, sim->now_ns + (int64_t)built_ns, bytes);
+        heap_push(&sim->heap, at_ns, EVENT_MESSAGE, &m->job[i], 0);
+        c->load[p->worker] += p->n_assign;
+    }
+    m->state = SIM_AWAY;
+    m->n_left = m->plan->n_part;
+    m->seen_done = 0;
+    m->sent_ns = sim->now_ns;
+    begin_arrow(sim, c, micro, ARROW_SEND, built_ns + cost_at(&cost->shared, m->n_row));
+}
+
+/* One arrow of micro-batch i, if it can take one (engine.c, advance). */
+static int advance(struct sim *sim, struct coord *c, int i)
+{
+    struct sim_micro *m = &c->micro[i];
+    if (m->state == SIM_AWAY) {
+        if (!m->seen_done)
+            return 0;
+        double ns =
+            cost_at(&sim->cost->combine, m->n_row) + m->plan->n_part * sim->cost->receive_ns;
+        begin_arrow(sim, c, i, ARROW_COMBINE, ns);
+        return 1;
+    }
+    if (m->layer == sim->config.desc->n_layer)
+        return 0;
+    if (i > 0) {
+        int started = c->micro[0].layer + (c->micro[0].state == SIM_AWAY);
+        if (m->layer >= started)
+            return 0;
+    }
+    start_layer(sim, c, i);
+    return 1;
+}
+
+static void head_begin(struct sim *sim, struct coord *c)
+{
+    int n = 0;
+    for (int i = 0; i < c->n_span; i++) {
+        const struct sched_span *s = &c->sched.span[i];
+        n += s->pos + s->end - s->begin == s->seq->n_token;
+    }
+    begin_arrow(sim, c, 0, ARROW_HEAD, n > 0 ? cost_at(&sim->cost->head, n) : 0);
+}
+
+/* coord_next: the engine's loop. A pass asks the pool, then tries each micro-batch once. */
+static void coord_next(struct sim *sim, struct coord *c)
+{
+    for (;;) {
+        if (c->turn == 0) {
+            c->moved = 0;
+            for (int i = 0; i < c->n_micro; i++)
+                c->micro[i].seen_done = c->micro[i].n_left == 0;
+        }
+        while (c->turn < c->n_micro) {
+            if (advance(sim, c, c->turn++)) {
+                c->moved = 1;
+                return;
+            }
+        }
+        c->turn = 0;
+        int open = 0;
+        for (int i = 0; i < c->n_micro; i++)
+            open += c->micro[i].layer < sim->config.desc->n_layer;
+        if (open == 0) {
+            head_begin(sim, c);
+            return;
+        }
+        if (!c->moved) {
+            c->waiting = 1;
+            c->waiting_ns = sim->now_ns;
+            return;
+        }
+    }
+}
+
+/* ---- a step ends ---- */
+
+static void token_out(struct sim *sim, struct coord *c, struct seq *seq)
+{
+    struct load_request *r = request_of(sim, seq);
+    int64_t begin_ns = (int64_t)(sim->config.warmup_s * (double)NS_PER_S);
+    if (r->n_got == 0)
+        r->first_ns = sim->now_ns;
+    else if (r->due_ns >= begin_ns)
+        samples_add(&sim->out->gap_ms, (double)(sim->now_ns - r->last_ns) / (double)NS_PER_MS);
+    r->last_ns = sim->now_ns;
+    r->n_got++;
+    if (in_figures(sim, sim->now_ns))
+        sim->out->tokens++;
+    struct load_slice *slice = slice_at(sim, sim->now_ns);
+    if (slice)
+        slice->tokens++;
+    seq_append(seq, 0);
+    if (seq->n_token - seq->n_prompt >= seq->request.max_tokens) {
+        r->status = REQUEST_OK;
+        sim->n_open--;
+        sched_remove(&c->sched, seq);
+        seq_destroy(seq);
+    }
+}
+
+static void step_end(struct sim *sim, struct coord *c)
+{
+    struct load_result *out = sim->out;
+    int n_span = c->n_span;
+    out->steps++;
+    out->rows += (uint64_t)c->n_row;
+    out->step_s += (double)(sim->now_ns - c->step_ns) / (double)NS_PER_S;
+    for (int i = 0; i < n_span; i++) {
+        const struct sched_span *s = &c->sched.span[i];
+        int known = s->seq->n_prompt - s->pos, rows = s->end - s->begin;
+        out->prompt_tokens += (uint64_t)(known <= 0 ? 0 : known < rows ? known : rows);
+        s->seq->n_done += rows;
+    }
+    for (int i = 0; i < n_span; i++) {
+        struct seq *seq = c->sched.span[i].seq;
+        if (seq->n_done == seq->n_token)
+            token_out(sim, c, seq);
+    }
+    c->stepping = 0;
+    step_begin(sim, c);
+}
+
+/* ---- what happens ---- */
+
+static void count_busy(struct sim *sim, struct coord *c)
+{
+    if (in_figures(sim, sim->now_ns))
+        c->busy_ns += (double)(sim->now_ns - c->task.begun_ns);
+}
+
+void coord_done(struct sim *sim, void *owner)
+{
+    struct coord *c = owner;
+    struct sim_micro *m = &c->micro[c->arrow_micro];
+    count_busy(sim, c);
+    switch (c->arrow) {
+    case ARROW_ATTENTION:
+        send_all(sim, c, c->arrow_micro);
+        return;
+    case ARROW_HEAD:
+        step_end(sim, c);
+        return;
+    case ARROW_DENSE:
+        m->layer++;
+        break;
+    case ARROW_COMBINE:
+        m->state = SIM_READY;
+        m->layer++;
+        break;
+    case ARROW_SEND:
+    case ARROW_NONE:
+        break;
+    }
+    coord_next(sim, c);
+}
+
+void coord_reply(struct sim *sim, struct sim_job *j)
+{
+    struct coord *c = j->coord;
+    struct sim_micro *m = &c->micro[j->micro];
+    c->load[j->part->worker] -= j->part->n_assign;
+    if (--m->n_left > 0 || !c->waiting)
+        return;
+    c->waiting = 0;
+    double waited_s = (double)(sim->now_ns - c->waiting_ns) / (double)NS_PER_S;
+    sim->out->wait_s += waited_s;
+    struct load_slice *slice = slice_at(sim, sim->now_ns);
+    if (slice)
+        slice->stall_s += waited_s;
+    coord_next(sim, c);
+}
