@@ -28,6 +28,8 @@ static const struct command {
     {"upcycle", cmd_upcycle, "make a dense model sparse without changing its function"},
     {"extract", cmd_extract, "cut a domain's submodel out of a model, with a proof"},
     {"eval", cmd_eval, "measure how well a model predicts texts"},
+    {"loadtest", cmd_loadtest, "predict or measure a cluster under load, compare strategies"},
+    {"calibrate", cmd_calibrate, "measure this machine for loadtest and plan"},
     {"synth", cmd_synth, "write a checkpoint with random weights in a published shape"},
 };
 

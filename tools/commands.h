@@ -18,6 +18,10 @@ int cmd_upcycle(int argc, char **argv);
 int cmd_extract(int argc, char **argv);
 /* cmd_eval measures how well a model predicts texts. */
 int cmd_eval(int argc, char **argv);
+/* cmd_calibrate measures this machine for the simulator and the advice. */
+int cmd_calibrate(int argc, char **argv);
+/* cmd_loadtest simulates a cluster under load, loads a live one, compares reports. */
+int cmd_loadtest(int argc, char **argv);
 /* version_print: version, compiler, instruction sets found, libraries; what a bug report needs. */
 void version_print(void);
 

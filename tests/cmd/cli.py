@@ -10,7 +10,7 @@ import unittest
 
 SIGMOE = ""
 COMMANDS = ["run", "serve", "worker", "chat", "inspect", "tokenize",
-            "upcycle", "extract", "eval",
+            "upcycle", "extract", "eval", "loadtest", "calibrate",
             "synth"]
 
 

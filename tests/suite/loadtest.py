@@ -1,0 +1,222 @@
+#!/usr/bin/env python3
+"""`sigmoe loadtest`: its reports have the documented shape, a seed is one report, mistakes are one clear
+line, comparing ranks, and a live test of a small server agrees with what was sent.
+
+usage: loadtest.py --sigmoe BINARY
+"""
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+
+from harness import Failure, SHARED, TESTS, main_of, run_sigmoe
+
+SIGMOE = ""
+FAST = ["--duration", "4", "--prompt", "20", "--output", "8", "--drain", "20"]
+
+
+def expect(claim, words):
+    if not claim:
+        raise Failure(words)
+
+
+def run(*args, status=0):
+    code, out, err = run_sigmoe(SIGMOE, ["loadtest", *args], timeout=120)
+    expect(code == status, f"loadtest {' '.join(map(str, args))}: exit {code}, expected {status}\n{err}")
+    return out.decode(), err
+
+
+def report_of(path):
+    with open(path, encoding="utf-8") as f:
+        return json.load(f)
+
+
+SUMMARY = {"n", "mean", "min", "p50", "p90", "p95", "p99", "max"}
+RUN = {"name", "route", "placement", "replica", "changes_output", "rate", "seed", "requests", "throughput",
+       "latency_ms", "cluster", "test_s"}
+CLUSTER = {"workers", "balancedness", "worker_busy_mean", "worker_busy_max", "coordinator_busy", "stalled",
+           "step_ms", "rows_a_step", "steps", "messages", "bytes_sent", "bytes_received", "slots_dropped",
+           "slots_moved"}
+SLICE = {"t_s", "tokens_per_s", "running", "waiting", "bytes_per_s", "stalled", "worker_busy", "balancedness"}
+
+
+def check_schema(report, kind):
+    expect(report["sigmoe_report"] == 1 and report["kind"] == kind, "not a report of version 1")
+    expect({"title", "sigmoe", "slo", "settings", "runs"} <= set(report), f"keys {sorted(report)}")
+    for one in report["runs"]:
+        expect(RUN <= set(one), f"a run lacks {RUN - set(one)}")
+        expect(CLUSTER <= set(one["cluster"]), f"cluster lacks {CLUSTER - set(one['cluster'])}")
+        for name in ("ttft", "tpot", "gap", "total"):
+            s = one["latency_ms"][name]
+            expect(set(s) == SUMMARY, f"{name}: {sorted(s)}")
+            expect(s["min"] <= s["p50"] <= s["p90"] <= s["p95"] <= s["p99"] <= s["max"], f"{name}: {s}")
+        r = one["requests"]
+        expect(r["counted"] == r["ok"] + r["rejected"] + r["unfinished"] + r["failed"], f"requests {r}")
+        for s in one.get("slices", []):
+            expect(set(s) == SLICE, f"a slice has {sorted(s)}")
+
+
+def without_wall(report):
+    for one in report["runs"]:
+        del one["test_s"]["wall"]
+    return report
+
+
+def simulate_writes_the_documented_report(tmp):
+    out, html = os.path.join(tmp, "a.json"), os.path.join(tmp, "a.html")
+    args = ["simulate", "tiny-moe", "--workers", "2,1:0.5", "--rate", "5,20", "--placement", "contiguous,balanced",
+            "--redundant", "2", "--seeds", "3", "--slo-ttft", "50", *FAST]
+    table, _ = run(*args, "--json", out, "--html", html)
+    report = report_of(out)
+    check_schema(report, "simulate")
+    expect(len(report["runs"]) == 2 * 2 * 3, "a run for each placement, load and seed")
+    expect(table.count("zipf / balanced") == 2, f"the table has a line for each load:\n{table}")
+    detailed = [r for r in report["runs"] if "slices" in r]
+    expect({r["seed"] for r in detailed} == {1}, "details are those of the first seed")
+    heat = detailed[0]["cluster"]["heat"]
+    expect(len(heat) == 3 and len(heat[0]["slots"]) == 8, "a heat map of 3 layers x 8 experts")
+    again = os.path.join(tmp, "b.json")
+    run(*args, "--json", again)
+    expect(without_wall(report_of(out)) == without_wall(report_of(again)), "one seed gave two reports")
+    page = open(html, encoding="utf-8").read()
+    expect("/*REPORT*/" not in page and '"sigmoe_report":1' in page, "the page holds the report")
+    expect("http" not in page.replace("http://www.w3.org/2000/svg", "").replace("http-equiv", ""),
+           "the page names an address: it must need no network")
+    return out
+
+
+def arrivals_of_the_publishers_are_replayed(tmp):
+    csv = os.path.join(tmp, "azure.csv")
+    with open(csv, "w", encoding="ascii") as f:
+        f.write("TIMESTAMP,ContextTokens,GeneratedTokens\n")
+        f.writelines(f"2023-11-16 18:15:{s:02d}.5000000,{30 + s},{4 + s % 3}\n" for s in range(50))
+    out = os.path.join(tmp, "azure.json")
+    run("simulate", "tiny-moe", "--workers", "2", "--arrivals", csv, "--rate", "25", "--duration", "10",
+        "--warmup", "0", "--json", out)
+    r = report_of(out)["runs"][0]
+    expect(r["requests"]["ok"] == 50, f"50 requests in the file, {r['requests']}")
+    return csv
+
+
+def compare_ranks_with_intervals(tmp, report):
+    table, _ = run("compare", report, "--by", "ttft-p95", "--json", os.path.join(tmp, "rank.json"))
+    expect("paired t" in table and "1. " in table and "2. " in table, table)
+    rank = report_of(os.path.join(tmp, "rank.json"))
+    expect(rank["method"] == "paired t" and len(rank["loads"]) == 2, str(rank)[:300])
+    for load in rank["loads"]:
+        means = [line["mean"] for line in load["ranking"]]
+        expect(means == sorted(means), f"ranking by less is better: {means}")
+        expect(load["ranking"][1]["pairs"] == 3, "three seeds are three pairs")
+
+
+def mistakes_are_one_clear_line(tmp, csv):
+    with open(csv, "rb") as f:
+        data = f.read()
+    cut = os.path.join(tmp, "cut.csv")
+    with open(cut, "wb") as f:
+        f.write(data[:len(data) // 2 + 7])
+    bad = os.path.join(tmp, "bad.json")
+    with open(bad, "w", encoding="ascii") as f:
+        f.write('{"sigmoe_report": 99}')
+    cases = [
+        (2, ["simulate", "tiny-moe", "--workers", "0"], "in all 1 to"),
+        (2, ["simulate", "tiny-moe", "--workers", "2:-1"], "--workers '2:-1'"),
+        (2, ["simulate", "tiny-mo"], "did you mean 'tiny-moe'"),
+        (3, ["simulate", "tiny-llama"], "dense model"),
+        (3, ["simulate", "tiny-moe", "--arrivals", cut], "cut short"),
+        (3, ["simulate", "tiny-moe", "--arrivals", os.path.join(tmp, "none")], "cannot read the arrivals"),
+        (2, ["simulate", "tiny-moe", "--rate", "1,x"], "--rate '1,x'"),
+        (2, ["simulate", "tiny-moe", "--placement", "balance"], "did you mean 'balanced'"),
+        (2, ["simulate", "tiny-moe", "--worker-hw", "abacus"], "there are cpu-2core"),
+        (2, ["simulate", "tiny-moe", "--warmup", "60"], "leaves nothing"),
+        (3, ["simulate", "tiny-moe", "--calibration", bad], "no calibration"),
+        (2, ["simulate"], "which model?"),
+        (4, ["live", "http://127.0.0.1:1"], "127.0.0.1:1"),
+        (2, ["live", "ftp://x"], "not the address of a server"),
+        (3, ["compare", bad], "no load-test report"),
+        (2, ["compare"], "which reports?"),
+        (2, ["simualte"], "did you mean simulate"),
+    ]
+    for status, args, says in cases:
+        _, err = run(*args, status=status)
+        expect(says in err and err.count("\n") == 1, f"{args}: expected one line with {says!r}, got:\n{err}")
+
+
+def served(tmp):
+    """A served tiny model with a tokenizer of its vocabulary, or None where there is none."""
+    tok = os.path.join(SHARED, "data", "stories260k", "tok512.bin")
+    if not os.path.exists(tok):
+        return None, None
+    model = os.path.join(tmp, "model")
+    status, _, err = run_sigmoe(SIGMOE, ["synth", "tiny-moe", "-o", model])
+    expect(status == 0, err)
+    shutil.copy(tok, model)
+    server = subprocess.Popen([SIGMOE, "serve", model, "--port", "0", "--workers", "2", "--transport", "inproc"],
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    words = server.stdout.readline().decode().split()
+    if len(words) < 2 or words[0] != "ready":
+        server.kill()
+        raise Failure(f"serve said {words}")
+    return server, words[1]
+
+
+def live_measures_what_was_sent(tmp):
+    server, url = served(tmp)
+    if server is None:
+        print("live: not run, ../shared/data/stories260k is not there")
+        return
+    out = os.path.join(tmp, "live.json")
+    try:
+        run("live", url, "--rate", "10", "--duration", "3", "--warmup", "0", "--prompt", "20", "--output", "8",
+            "--length-cv", "0", "--json", out, "--html", os.path.join(tmp, "live.html"))
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+        server.stdout.close()
+    report = report_of(out)
+    check_schema(report, "live")
+    one = report["runs"][0]
+    expect(one["requests"]["failed"] == 0 and one["requests"]["ok"] == one["requests"]["counted"] > 10,
+           f"{one['requests']}")
+    expect(one["latency_ms"]["ttft"]["n"] > 0 and one["latency_ms"]["ttft"]["min"] > 0, f"{one['latency_ms']}")
+    slots = sum(one["cluster"]["worker_slots"])
+    rows = one["requests"]["ok"] * (20 + 8 - 1)
+    expect(slots == rows * 3 * 2, f"workers computed {slots} slots; {rows} rows of 3 layers x top-2 were sent")
+    heat = sum(sum(layer["slots"]) for layer in one["cluster"]["heat"])
+    expect(abs(heat / slots - 1) < 1e-3, f"the heat map has {heat} slots of {slots}")
+
+
+def calibration_feeds_the_simulator(tmp):
+    model, file = os.path.join(tmp, "for-calibration"), os.path.join(tmp, "host.json")
+    run_sigmoe(SIGMOE, ["synth", "tiny-moe", "-o", model])
+    status, _, err = run_sigmoe(SIGMOE, ["calibrate", model, "-o", file, "--budget", "1", "--rows", "64",
+                                         "--threads", "1", "--worker-threads", "1"])
+    expect(status == 0, err)
+    out = os.path.join(tmp, "cal.json")
+    run("simulate", "tiny-moe", "-c", file, "--workers", "2", *FAST, "--json", out)
+    expect("measured on" in report_of(out)["settings"]["costs"], report_of(out)["settings"]["costs"])
+    run("simulate", "qwen3-30b-a3b", "-c", file, "--workers", "2", *FAST, "--json", out)
+    expect("roofline over what was measured" in report_of(out)["settings"]["costs"],
+           report_of(out)["settings"]["costs"])
+
+
+def test():
+    with tempfile.TemporaryDirectory(prefix="sigmoe-loadtest-") as tmp:
+        report = simulate_writes_the_documented_report(tmp)
+        csv = arrivals_of_the_publishers_are_replayed(tmp)
+        compare_ranks_with_intervals(tmp, report)
+        mistakes_are_one_clear_line(tmp, csv)
+        calibration_feeds_the_simulator(tmp)
+        live_measures_what_was_sent(tmp)
+    print("loadtest: reports, seeds, comparisons, mistakes, calibration and a live server are as documented")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--sigmoe", required=True)
+    SIGMOE = parser.parse_args().sigmoe
+    sys.path.insert(0, TESTS)
+    main_of(test)

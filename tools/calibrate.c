@@ -1,0 +1,217 @@
+/* calibrate: `sigmoe calibrate`. Measures on this machine what the simulator and the advice need to
+ * know: the coordinator's stages, a worker's batches, the wire. The code measured is the code that
+ * serves. */
+#include "tools/calibrate.h"
+
+#include "base/clock.h"
+#include "base/opt.h"
+#include "base/report.h"
+#include "tools/commands.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define SAMPLES_MAX 512
+
+struct options {
+    const char *dir, *out, *precision, *transport;
+    int64_t threads, worker_threads, rows;
+    double budget_ms;
+};
+
+static const char about[] =
+    "Measures how fast this machine computes a model's dense layers and experts and how long a\n"
+    "message takes, with the code that serves, and writes it as JSON for sigmoe loadtest simulate\n"
+    "and sigmoe plan --advise. A few layers are enough: sigmoe synth SHAPE --layers 2 makes them\n"
+    "for a model that is not there. Run it on an idle machine.\n"
+    "\n"
+    "  sigmoe synth qwen3-30b-a3b --layers 2 -o /tmp/two && sigmoe calibrate /tmp/two -o "
+    "host.json\n"
+    "  sigmoe loadtest simulate qwen3-30b-a3b --calibration host.json --workers 8";
+
+static int parse(int argc, char **argv, struct options *o, struct err *err)
+{
+    *o = (struct options){.out = "calibration.json",
+                          .precision = "bf16",
+                          .transport = "tcp",
+                          .rows = 512,
+                          .budget_ms = 60};
+    const struct opt opts[] = {
+        {"out", 'o', OPT_STR, &o->out, "FILE", "to write (calibration.json)", 0, 0},
+        {"precision", 0, OPT_STR, &o->precision, "P", "bf16 (default) or f32", 0, 0},
+        {"threads", 't', OPT_INT, &o->threads, "N", "of the coordinator; 0: one a CPU (0)", 0,
+         1024},
+        {"worker-threads", 0, OPT_INT, &o->worker_threads, "N", "of a worker; 0: one a CPU (0)", 0,
+         1024},
+        {"transport", 0, OPT_STR, &o->transport, "T", "tcp (default), ipc or inproc", 0, 0},
+        {"rows", 0, OPT_INT, &o->rows, "N", "up to which curves go (512)", 16, 4096},
+        {"budget", 0, OPT_FLOAT, &o->budget_ms, "MS", "for each point of a curve (60)", 0, 60000},
+        {.name = NULL}};
+    const struct opt_command cmd = {"calibrate", "sigmoe calibrate MODEL_DIR [options]", about,
+                                    opts};
+    int n = 1, rc = opt_parse(&cmd, argc, argv, &o->dir, &n, err);
+    if (rc)
+        return rc;
+    if (n != 1)
+        return err_set(err, ERR_USAGE, "which model? sigmoe calibrate MODEL_DIR");
+    if (strcmp(o->precision, "bf16") != 0 && strcmp(o->precision, "f32") != 0)
+        return err_set(err, ERR_USAGE, "--precision '%.20s' is neither bf16 nor f32", o->precision);
+    if (strcmp(o->transport, "tcp") != 0 && strcmp(o->transport, "ipc") != 0 &&
+        strcmp(o->transport, "inproc") != 0)
+        return err_set(err, ERR_USAGE, "--transport '%.20s' is none of tcp, ipc, inproc",
+                       o->transport);
+    return 0;
+}
+
+/* ---- points ---- */
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+double measure(const struct calibrate *c, measure_fn *fn, void *arg)
+{
+    double sample[SAMPLES_MAX];
+    int n = 0;
+    if (fn(arg) < 0)
+        return -1;
+    int64_t from = clock_now(&clock_real);
+    while (n < 3 || (n < SAMPLES_MAX && clock_now(&clock_real) - from < c->budget_ns)) {
+        sample[n] = fn(arg);
+        if (sample[n++] < 0)
+            return -1;
+    }
+    qsort(sample, (size_t)n, sizeof(*sample), by_value);
+    return sample[n / 2];
+}
+
+int calibrate_rows(int max, int *rows)
+{
+    int n = 0;
+    for (int r = 1; r <= max && n < COST_POINTS - 2; r *= 2)
+        rows[n++] = r;
+    return n;
+}
+
+/* ---- what carries over to other shapes ---- */
+
+static double slope_end(const struct cost_curve *c)
+{
+    int n = c->n;
+    double rows = c->x[n - 1] - c->x[n - 2], ns = c->y[n - 1] - c->y[n - 2];
+    return ns > 0 ? ns / rows : c->y[n - 1] / c->x[n - 1];
+}
+
+void calibrate_hardware(struct calibrate *c)
+{
+    const struct model_desc *d = &c->model->desc;
+    struct cost_model *cost = &c->cost;
+    double link_s = cost->link_s, latency_ns = cost->one_way.y[0];
+    struct hardware *w = &cost->worker, *k = &cost->coordinator;
+    w->bytes_s = cost_expert_bytes(d, c->precision) / cost->expert.y[0] * 1e9;
+    w->flop_s = cost_expert_flop(d) / slope_end(&cost->expert) * 1e9;
+    w->overhead_ns = cost->expert_call_ns;
+    double params = (double)d->d_model * d->d_head * (2.0 * d->n_head + 2.0 * d->n_kv_head);
+    k->bytes_s = params * cost->wire_bytes / cost->attn.y[0] * 1e9;
+    k->flop_s = 2 * params / slope_end(&cost->attn) * 1e9;
+    k->overhead_ns = cost->expert_call_ns;
+    w->link_s = k->link_s = link_s;
+    w->latency_ns = k->latency_ns = latency_ns;
+    w->message_ns = k->message_ns = cost->gather.y[0];
+}
+
+/* ---- the command ---- */
+
+static void put(const char *what, const struct cost_curve *c)
+{
+    char first[32], last[32];
+    printf("%-22s", what);
+    if (c->n == 0) {
+        printf(" -\n");
+        return;
+    }
+    printf(" %10s at %-6.4g %10s at %-6.4g\n", human_ns(c->y[0], first, sizeof(first)), c->x[0],
+           human_ns(c->y[c->n - 1], last, sizeof(last)), c->x[c->n - 1]);
+}
+
+static void summary(const struct calibrate *c, const char *path)
+{
+    const struct cost_model *m = &c->cost;
+    char text[32];
+    printf("coordinator, a layer   (first and last point: time at rows)\n");
+    put("  attention", &m->attn);
+    put("  gate", &m->gate);
+    put("  dense FFN", &m->dense);
+    put("  shared expert", &m->shared);
+    put("  combine", &m->combine);
+    put("  LM head, a step", &m->head);
+    printf("  context              %10.3g ns a row and position, decoding\n", m->context.y[0]);
+    printf("  a sequence more      %10s\n", human_ns(m->span_ns, text, sizeof(text)));
+    put("worker: an expert", &m->expert);
+    printf("  a batch besides      %10s\n", human_ns(m->expert_call_ns, text, sizeof(text)));
+    put("message: build (bytes)", &m->gather);
+    put("message: one way", &m->one_way);
+    printf("written to %s\n", path);
+}
+
+static int run(const struct options *o, struct calibrate *c, struct model *model, struct err *err)
+{
+    const struct model_desc *d = &model->desc;
+    if (d->n_expert < 1 || desc_n_sparse(d) < 1)
+        return err_set(err, ERR_MODEL, "%s is a dense model: it has no experts to measure", o->dir);
+    while (!d->layer[c->sparse].sparse)
+        c->sparse++;
+    c->team = team_create((int)o->threads, -1);
+    c->worker_team = team_create((int)o->worker_threads, -1);
+    if (!c->team || !c->worker_team)
+        return err_set(err, ERR_NOMEM, "the system refuses the threads asked for");
+    int rc = calibrate_expert(c, err);
+    rc = rc ? rc : calibrate_wire(c, err);
+    rc = rc ? rc : calibrate_dense(c, err);
+    if (rc)
+        return rc;
+    calibrate_hardware(c);
+    struct calibration out = {.cost = c->cost,
+                              .cpus = cpu_count(),
+                              .threads = team_size(c->team),
+                              .worker_threads = team_size(c->worker_team)};
+    if (gethostname(out.host, sizeof(out.host) - 1))
+        snprintf(out.host, sizeof(out.host), "?");
+    snprintf(out.isa, sizeof(out.isa), "%s", c->kernels->name);
+    snprintf(out.model, sizeof(out.model), "%.127s", o->dir);
+    snprintf(out.transport, sizeof(out.transport), "%s", o->transport);
+    return cost_save(o->out, d, c->precision, &out, err);
+}
+
+int cmd_calibrate(int argc, char **argv)
+{
+    struct options o;
+    struct err err = {0};
+    struct model *model = NULL;
+    int rc = parse(argc, argv, &o, &err);
+    if (rc == 1)
+        return 0;
+    struct calibrate c = {.budget_ns = (int64_t)(o.budget_ms * (double)NS_PER_MS),
+                          .rows_max = (int)o.rows,
+                          .transport = o.transport,
+                          .worker_threads = (int)o.worker_threads};
+    rc = rc ? rc : kernels_open(&c.kernels, &err);
+    rc = rc ? rc : model_open(o.dir, &model, &err);
+    if (rc == 0) {
+        c.precision = strcmp(o.precision, "f32") == 0 ? PRECISION_F32 : PRECISION_BF16;
+        c.model = model;
+        rc = run(&o, &c, model, &err);
+    }
+    if (rc == 0)
+        summary(&c, o.out);
+    else
+        fprintf(stderr, "sigmoe calibrate: %s\n", err.text);
+    team_destroy(c.team);
+    team_destroy(c.worker_team);
+    model_close(model);
+    return err_exit_code(rc);
+}

@@ -1,0 +1,35 @@
+/* calibrate: what `sigmoe calibrate` measures, by part. Each part runs the code that serves and
+ * fills curves of the cost model; private to tools/calibrate*.c. */
+#ifndef TOOLS_CALIBRATE_H
+#define TOOLS_CALIBRATE_H
+
+#include "base/team.h"
+#include "tools/sim/cost.h"
+
+struct calibrate {
+    const struct model *model;
+    const struct kernels *kernels;
+    enum precision precision;
+    struct team *team, *worker_team;
+    int rows_max;
+    int64_t budget_ns; /* for one point of a curve */
+    const char *transport;
+    int worker_threads;
+    int sparse; /* a sparse layer */
+    struct cost_model cost;
+};
+
+/* One point: fn(arg) is run until the budget is spent, at least three times after one that does not
+ * count. Returns the median of what fn returns (nanoseconds), negative when fn failed. */
+typedef double measure_fn(void *arg);
+double measure(const struct calibrate *c, measure_fn *fn, void *arg);
+/* calibrate_rows: 1, 2, 4, ... up to `max`; returns how many, at most COST_POINTS - 2. */
+int calibrate_rows(int max, int *rows);
+
+int calibrate_dense(struct calibrate *c, struct err *err);  /* the coordinator's curves */
+int calibrate_expert(struct calibrate *c, struct err *err); /* a worker's */
+int calibrate_wire(struct calibrate *c, struct err *err);   /* gather, one_way, link */
+/* calibrate_hardware: rates that a roofline of another shape can use, from the curves. */
+void calibrate_hardware(struct calibrate *c);
+
+#endif

@@ -1,0 +1,283 @@
+/* calibrate_dense: stages of coordinator/forward.c, one by one, and attention again over long
+ * contexts and with more sequences: the differences are what a position and a sequence cost. Layers
+ * are met in turn, as in a step, so that weights come from where they come from then. */
+#include "tools/calibrate.h"
+
+#include "base/clock.h"
+#include "coordinator/forward.h"
+#include "coordinator/sampler.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define CONTEXT      1024 /* positions, if the model has so many */
+#define SPANS        64   /* sequences beside each other */
+#define DECODE_SPANS 8    /* sequences that decode over it together */
+
+struct bench {
+    struct calibrate *c;
+    struct kv kv;
+    struct forward f;
+    struct dense_weights *weights;
+    struct micro *m;
+    struct sched_span *span; /* [rows_max] */
+    struct seq *seq;         /* [rows_max] */
+    int32_t *page, *zeros, *row;
+    void *rows; /* what workers would have answered */
+    float *logits;
+    struct sample_candidate *candidates;
+    int n, layer; /* rows; next layer */
+    int failed;
+    struct err *err;
+};
+
+/* ---- life ---- */
+
+static int reserve(struct bench *b, int n_page)
+{
+    const struct model_desc *d = &b->c->model->desc;
+    size_t rows = (size_t)b->c->rows_max, e = dtype_bytes(b->f.dtype);
+    b->span = calloc(rows, sizeof(*b->span));
+    b->seq = calloc(rows, sizeof(*b->seq));
+    b->page = calloc((size_t)n_page, sizeof(*b->page));
+    b->zeros = calloc(rows + CONTEXT, sizeof(*b->zeros));
+    b->row = calloc(rows, sizeof(*b->row));
+    b->rows = calloc(rows * (size_t)d->top_k * (size_t)d->d_model, e);
+    b->logits = malloc(64 * (size_t)d->vocab * sizeof(float));
+    b->candidates = malloc((size_t)d->vocab * sizeof(*b->candidates));
+    if (!b->span || !b->seq || !b->page || !b->zeros || !b->row || !b->rows || !b->logits ||
+        !b->candidates)
+        return err_set(b->err, ERR_NOMEM, "no memory to measure %d rows", b->c->rows_max);
+    for (int i = 0; i < n_page; i++)
+        b->page[i] = i;
+    return 0;
+}
+
+static int bench_open(struct bench *b)
+{
+    struct calibrate *c = b->c;
+    const struct model_desc *d = &c->model->desc;
+    int rc = weights_load_dense(c->model, c->precision, c->team, &b->weights, b->err);
+    enum dtype dtype = precision_dtype(c->precision);
+    int n_page = c->rows_max + DECODE_SPANS * kv_pages_for(CONTEXT + c->rows_max);
+    rc = rc ? rc : kv_init(&b->kv, d, dtype, n_page, b->err);
+    if (rc)
+        return rc;
+    b->f = (struct forward){.desc = d,
+                            .weights = b->weights,
+                            .k = c->kernels,
+                            .dtype = dtype,
+                            .team = c->team,
+                            .kv = &b->kv};
+    rc = micro_create(&b->f, c->rows_max, &b->m, b->err);
+    rc = rc ? rc : reserve(b, n_page);
+    for (int i = 0; rc == 0 && i < c->rows_max * d->top_k; i++)
+        b->m->slot_row[i] = (char *)b->rows + (size_t)i * (size_t)d->d_model * dtype_bytes(dtype);
+    return rc;
+}
+
+static void bench_close(struct bench *b)
+{
+    micro_destroy(b->m);
+    kv_fini(&b->kv);
+    weights_free_dense(b->weights);
+    free(b->span);
+    free(b->seq);
+    free(b->page);
+    free(b->zeros);
+    free(b->row);
+    free(b->rows);
+    free(b->logits);
+    free(b->candidates);
+}
+
+/* fill: n_span sequences of `rows` rows each from position pos on, on pages of their own. */
+static void fill(struct bench *b, int n_span, int rows, int pos)
+{
+    int pages = kv_pages_for(pos + rows);
+    for (int i = 0; i < n_span; i++) {
+        b->seq[i] = (struct seq){.id = (uint64_t)i + 1,
+                                 .token = b->zeros,
+                                 .n_prompt = pos + rows,
+                                 .n_token = pos + rows,
+                                 .n_done = pos,
+                                 .page = b->page + i * pages,
+                                 .n_page = pages};
+        b->span[i] = (struct sched_span){&b->seq[i], i * rows, (i + 1) * rows, pos};
+    }
+    b->n = n_span * rows;
+    micro_fill(&b->f, b->m, b->span, n_span, 0, b->n);
+    forward_embed(&b->f, b->m);
+}
+
+/* The next layer that is sparse (or dense) in turn. */
+static int next_layer(struct bench *b, int sparse)
+{
+    const struct model_desc *d = &b->c->model->desc;
+    do
+        b->layer = (b->layer + 1) % d->n_layer;
+    while (d->layer[b->layer].sparse != sparse);
+    return b->layer;
+}
+
+/* ---- stages ---- */
+
+static double since(int64_t from_ns)
+{
+    return (double)(clock_now(&clock_real) - from_ns);
+}
+
+static double run_attention(void *arg)
+{
+    struct bench *b = arg;
+    int layer = next_layer(b, 1);
+    int64_t from = clock_now(&clock_real);
+    if (forward_attention(&b->f, b->m, layer, b->err))
+        return -1;
+    return since(from);
+}
+
+static double run_gate(void *arg)
+{
+    struct bench *b = arg;
+    int layer = next_layer(b, 1);
+    int64_t from = clock_now(&clock_real);
+    forward_ffn_norm(&b->f, b->m, layer);
+    forward_gate(&b->f, b->m, layer);
+    return since(from);
+}
+
+static double run_dense(void *arg)
+{
+    struct bench *b = arg;
+    int layer = next_layer(b, 0);
+    int64_t from = clock_now(&clock_real);
+    forward_ffn_norm(&b->f, b->m, layer);
+    forward_dense(&b->f, b->m, layer);
+    return since(from);
+}
+
+static double run_shared(void *arg)
+{
+    struct bench *b = arg;
+    int layer = next_layer(b, 1);
+    int64_t from = clock_now(&clock_real);
+    forward_shared(&b->f, b->m, layer);
+    return since(from);
+}
+
+static double run_combine(void *arg)
+{
+    struct bench *b = arg;
+    int layer = next_layer(b, 1);
+    int64_t from = clock_now(&clock_real);
+    forward_combine(&b->f, b->m, layer);
+    return since(from);
+}
+
+/* The LM head and a greedy draw of every row. */
+static double run_head(void *arg)
+{
+    struct bench *b = arg;
+    const struct sampling greedy = SAMPLING_DEFAULT;
+    const struct sample_history none = {NULL, NULL};
+    int vocab = b->c->model->desc.vocab;
+    int64_t from = clock_now(&clock_real);
+    for (int done = 0; done < b->n; done += 64) {
+        int n = b->n - done < 64 ? b->n - done : 64;
+        for (int i = 0; i < n; i++)
+            b->row[i] = done + i;
+        forward_logits(&b->f, b->m, b->row, n, b->logits);
+        for (int i = 0; i < n; i++)
+            sample(&greedy, &none, b->logits + (size_t)i * (size_t)vocab, vocab, 0, 0,
+                   b->candidates);
+    }
+    return since(from);
+}
+
+/* ---- curves ---- */
+
+static int one_curve(struct bench *b, measure_fn *fn, struct cost_curve *curve)
+{
+    int rows[COST_POINTS], n = calibrate_rows(b->c->rows_max, rows);
+    curve->n = 0;
+    for (int i = 0; i < n; i++) {
+        fill(b, rows[i], 1, 0);
+        double ns = measure(b->c, fn, b);
+        if (ns < 0)
+            return ERR_NOMEM;
+        cost_curve_add(curve, rows[i], ns);
+    }
+    return 0;
+}
+
+/* A row and position of context: the same rows far from the beginning, less the same at it. A
+ * decoding row alone is measured on DECODE_SPANS sequences, whose caches are met in turn. */
+static int context_curve(struct bench *b)
+{
+    struct cost_curve *curve = &b->c->cost.context;
+    int most = b->c->model->desc.max_context;
+    static const int rows[] = {1, 4, 16, 64, 256};
+    curve->n = 0;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]) && rows[i] <= b->c->rows_max; i++) {
+        int pos = most > CONTEXT + rows[i] ? CONTEXT : most - rows[i];
+        int n_span = rows[i] == 1 ? DECODE_SPANS : 1;
+        if (pos < 1 || n_span * rows[i] > b->c->rows_max)
+            break;
+        fill(b, n_span, rows[i], 0);
+        double near = measure(b->c, run_attention, b);
+        fill(b, n_span, rows[i], pos);
+        double far = measure(b->c, run_attention, b);
+        if (near < 0 || far < 0)
+            return ERR_NOMEM;
+        double each = (far - near) / ((double)pos * rows[i] * n_span);
+        cost_curve_add(curve, rows[i], each > 0 ? each : 0);
+    }
+    return curve->n > 0 ? 0 : err_set(b->err, ERR_MODEL, "a context of %d is too short", most);
+}
+
+/* Attention of one sequence, less its context; then what more sequences cost at the same rows. */
+static int attention_curve(struct bench *b)
+{
+    struct cost_model *cost = &b->c->cost;
+    int rows[COST_POINTS], n = calibrate_rows(b->c->rows_max, rows), most = 0;
+    cost->attn.n = 0;
+    for (int i = 0; i < n && rows[i] <= b->c->model->desc.max_context; i++) {
+        fill(b, 1, rows[i], 0);
+        double ns = measure(b->c, run_attention, b), all = ns;
+        if (ns < 0)
+            return ERR_NOMEM;
+        ns -= cost_at(&cost->context, rows[i]) * rows[i] * (rows[i] + 1) / 2;
+        cost_curve_add(&cost->attn, rows[i], ns > all / 2 ? ns : all / 2);
+        most = rows[i] <= SPANS ? rows[i] : most;
+    }
+    fill(b, most, 1, 0);
+    double spans = measure(b->c, run_attention, b);
+    double each = (spans - cost_at(&cost->attn, most)) / most;
+    cost->span_ns = each > 0 ? each : 0;
+    return spans < 0 ? ERR_NOMEM : 0;
+}
+
+static int all_curves(struct bench *b)
+{
+    const struct model_desc *d = &b->c->model->desc;
+    struct cost_model *cost = &b->c->cost;
+    int rc = context_curve(b);
+    rc = rc ? rc : attention_curve(b);
+    rc = rc ? rc : one_curve(b, run_gate, &cost->gate);
+    if (rc == 0 && d->d_ff_shared > 0)
+        rc = one_curve(b, run_shared, &cost->shared);
+    if (rc == 0 && desc_n_sparse(d) < d->n_layer)
+        rc = one_curve(b, run_dense, &cost->dense);
+    rc = rc ? rc : one_curve(b, run_combine, &cost->combine);
+    return rc ? rc : one_curve(b, run_head, &cost->head);
+}
+
+int calibrate_dense(struct calibrate *c, struct err *err)
+{
+    struct bench b = {.c = c, .err = err};
+    int rc = bench_open(&b);
+    rc = rc ? rc : all_curves(&b);
+    bench_close(&b);
+    return rc;
+}
