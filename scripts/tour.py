@@ -20,8 +20,10 @@ SIGMOE = os.path.join(ROOT, "build", "release", "sigmoe")
 WORK = os.path.join(ROOT, "build", "quickstart")
 MODEL = os.path.join(ROOT, "models", "sigma-tiny")
 STORIES = os.path.join(ROOT, "..", "shared", "data", "stories260k")
-QUESTIONS = {"zh": "中国的首都", "en": "Once upon a time", "code": "def add(a, b):\n",
-             "bilingual": "早上好 means", "poetry": "春眠不觉晓，"}
+QUESTIONS = {"zh": "高血压患者平时要注意什么？", "en": "What is asthma?",
+             "code": "Write a Python function read_lines: Return the lines of a file.",
+             "bilingual": "Translate into Chinese: The weather is very good today.",
+             "poetry": "以「春夜」為題寫一首詩。"}
 QUESTION = "Once upon a time"
 READY_S, ANSWER_S = 120, 120
 

@@ -177,24 +177,39 @@ static void take_workers(struct openai_answer *a, const json_t *list)
     }
 }
 
+static int keep_text(struct call *k, const char *text)
+{
+    struct openai_answer *a = k->answer;
+    size_t n = strlen(text);
+    char *grown = realloc(a->text, k->n_text + n + 1);
+    if (!grown)
+        return err_set(k->err, ERR_NOMEM, "no memory for the answer");
+    a->text = grown;
+    memcpy(a->text + k->n_text, text, n + 1);
+    k->n_text += n;
+    return 0;
+}
+
+/* A model may say NUL; here texts end there, so it is left out. */
 static int take_piece(struct call *k, const json_t *text, int thought)
 {
-    size_t n = json_string_length(text);
+    size_t n = json_string_length(text), m = 0;
     if (!json_is_string(text) || n == 0)
         return 0;
-    struct openai_answer *a = k->answer;
-    if (a->first_s <= 0)
-        a->first_s = seconds_since(k->start_ns);
-    if (!thought) {
-        char *grown = realloc(a->text, k->n_text + n + 1);
-        if (!grown)
-            return err_set(k->err, ERR_NOMEM, "no memory for the answer");
-        a->text = grown;
-        memcpy(a->text + k->n_text, json_string_value(text), n + 1);
-        k->n_text += n;
-    }
-    k->piece(k->user, json_string_value(text), thought);
-    return 0;
+    char *copy = malloc(n + 1);
+    if (!copy)
+        return err_set(k->err, ERR_NOMEM, "no memory for the answer");
+    for (size_t i = 0; i < n; i++)
+        if (json_string_value(text)[i])
+            copy[m++] = json_string_value(text)[i];
+    copy[m] = 0;
+    if (k->answer->first_s <= 0)
+        k->answer->first_s = seconds_since(k->start_ns);
+    int r = thought ? 0 : keep_text(k, copy);
+    if (!r)
+        k->piece(k->user, copy, thought);
+    free(copy);
+    return r;
 }
 
 /* A chunk of a stream, or a whole answer: "delta", "message" or "text". */
@@ -224,7 +239,7 @@ static int on_event(void *user, const char *data, size_t n)
         k->done = 1;
         return 0;
     }
-    json_t *o = json_loadb(data, n, 0, NULL);
+    json_t *o = json_loadb(data, n, JSON_ALLOW_NUL, NULL);
     if (!json_is_object(o)) {
         json_decref(o);
         return err_set(k->err, ERR_PROTO, "the server sent an event that is no JSON: %.80s", data);
@@ -331,7 +346,7 @@ static int read_body(struct openai *c, struct call *k, json_t **out, struct err 
 {
     long status = 0;
     curl_easy_getinfo(c->easy, CURLINFO_RESPONSE_CODE, &status);
-    json_t *o = json_loadb(k->body ? k->body : "", k->n_body, 0, NULL);
+    json_t *o = json_loadb(k->body ? k->body : "", k->n_body, JSON_ALLOW_NUL, NULL);
     const char *words = error_words(o);
     int r = 0;
     if (status < 200 || status > 299)

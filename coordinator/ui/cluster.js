@@ -132,12 +132,18 @@ function showHealth(s) {
   }
 }
 
+const TROUBLE = {
+  401: ["key needed", "The server asks for a key: put it into the settings."],
+  503: ["loading", "The server is reading its model."],
+};
+
 function showTrouble(error) {
-  $("health").dataset.state = "bad";
-  setText($("health"), error.status === 401 ? "key needed" : "no answer");
+  const [short, long] = TROUBLE[error.status] ??
+    ["no answer", "The server does not answer; these figures are old."];
+  $("health").dataset.state = error.status === 503 ? "poor" : "bad";
+  setText($("health"), short);
   $("stale").hidden = false;
-  setText($("stale"), error.status === 401 ? "The server asks for a key: put it into the settings."
-    : "The server does not answer; these figures are old.");
+  setText($("stale"), long);
   if (error.status === 401) $("key-field").hidden = false;
 }
 

@@ -5,8 +5,10 @@ import { chunks, Refused, setKey } from "./stream.js";
 
 const NUMBERS = ["temperature", "top_p", "top_k", "max_tokens", "seed"];
 const EXAMPLES = {
-  zh: "你好，请介绍一下你自己。", en: "Once upon a time", code: "def fibonacci(n):",
-  bilingual: "你好 means", poetry: "床前明月光", "": "Once upon a time, there was",
+  zh: "高血压患者平时要注意什么？", en: "What is asthma?",
+  code: "Write a Python function read_lines: Return the lines of a file.",
+  bilingual: "Translate into Chinese: The weather is very good today.",
+  poetry: "以「春夜」為題寫一首詩。", "": "Once upon a time",
 };
 
 const state = { messages: [], model: "", domains: [], running: null };

@@ -70,7 +70,7 @@ class Server(http.server.BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         domain = body.get("domain", "en")
-        pieces = {"slow": ["slow "] * 600, "escape": ["a\x1b[31mb\x07c\u009b2Jd", "\u4f60\u597d"],
+        pieces = {"slow": ["slow "] * 600, "escape": ["a\x1b[31mb\x07c\u009b2J\0d", "\u4f60\u597d"],
                   "fail": ["half "]}.get(asked, ["You said ", asked, "."])
         try:
             for piece in pieces:

@@ -15,8 +15,7 @@ import tempfile
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import Failure, ROOT, main_of, run_sigmoe  # noqa: E402
 
-SECTIONS = {"README.md": ["Build and try it", "Domains: make, serve, cut out"],
-            "docs/PANGU_SIGMA.md": ["From a dense model: `sigmoe upcycle`",
+SECTIONS = {"docs/PANGU_SIGMA.md": ["From a dense model: `sigmoe upcycle`",
                                     "A domain alone: `sigmoe extract`"]}
 
 
@@ -54,7 +53,7 @@ def check(binary):
                 if words[0] == "run":
                     hashes.setdefault(title, []).append(logits_hash(stderr))
                 print(f"{path}: sigmoe {' '.join(words)}")
-            for title in ("Build and try it", "From a dense model: `sigmoe upcycle`"):
+            for title in ("From a dense model: `sigmoe upcycle`",):
                 if title in hashes and (len(hashes[title]) < 2 or len(set(hashes[title])) != 1):
                     raise Failure(f"{path}: {title}: the hashes should be equal: {hashes[title]}")
 
