@@ -126,8 +126,8 @@ int http_error_write(struct http_conn *c, int status, const char *why)
                        : status >= 500 ? "server_error"
                                        : "invalid_request_error";
     snprintf(body, sizeof(body),
-             "{\"error\":{\"message\":\"%s\",\"type\":\"%s\",\"param\":null,\"code\":%d}}", why,
-             type, status);
+             "{\"error\":{\"message\":\"%s\",\"type\":\"%s\",\"param\":null,\"code\":null}}", why,
+             type);
     int rc = begin_head(c, status, "application/json");
     rc = rc ? rc : add_length(c, strlen(body));
     rc = rc || status != 503 ? rc : add_field(&c->out, "Retry-After", "1");

@@ -74,7 +74,8 @@ def request_bytes(path, body):
 
 
 class Events:
-    """Reads a chunked response bit by bit into comparable events: without id and time, and each
+    """Reads a chunked response bit by bit into comparable events: without id, time
+    and who computed them, and each
     choice by itself, because in which order choices take turns is free."""
 
     def __init__(self):
@@ -113,6 +114,7 @@ class Events:
             value = json.loads(text[6:])
             value.pop("id", None)
             value.pop("created", None)
+            value.pop("sigmoe", None)  # who computed it, and how long it took
             choices = value.get("choices")
             self.add(choices[0]["index"] if choices else "end", value)
 
