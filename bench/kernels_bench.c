@@ -241,9 +241,9 @@ static int bench_init(struct bench *b)
     size_t part = expert_bytes / 3;
     for (int e = 0; e < N_EXPERT; e++) {
         const unsigned char *w = b->weights + (size_t)e * expert_bytes;
-        b->expert[e].gate = (struct packed){w, DTYPE_BF16, D_FF, D_MODEL};
-        b->expert[e].up = (struct packed){w + part, DTYPE_BF16, D_FF, D_MODEL};
-        b->expert[e].down = (struct packed){w + 2 * part, DTYPE_BF16, D_MODEL, D_FF};
+        b->expert[e].gate = (struct packed){w, DTYPE_BF16, D_FF, D_MODEL, 0};
+        b->expert[e].up = (struct packed){w + part, DTYPE_BF16, D_FF, D_MODEL, 0};
+        b->expert[e].down = (struct packed){w + 2 * part, DTYPE_BF16, D_MODEL, D_FF, 0};
     }
     return 0;
 }
@@ -259,7 +259,7 @@ static struct work run_matmul(struct bench *b, int n_row, int n_matrix)
     int64_t start = bench_now(b);
     for (int i = 0; i < n_matrix; i++) {
         size_t at = (size_t)b->next++ % n_all;
-        struct packed w = {b->weights + at * b->matrix_bytes, DTYPE_BF16, D_MODEL, D_MODEL};
+        struct packed w = {b->weights + at * b->matrix_bytes, DTYPE_BF16, D_MODEL, D_MODEL, 0};
         struct matmul_job job = {.k = b->k,
                                  .m = {.x = b->x,
                                        .ldx = D_MODEL,

@@ -6,7 +6,9 @@
  * on portable C, AVX2, AVX-512 and AMX alike. For blocks of 32 consecutive k, ascending: e = 0; o =
  * 0 for p in 0..15:  e = fma(x[2p], w[2p], e);  o = fma(x[2p+1], w[2p+1], o) c = c + (e + o) in
  * f32, round to nearest even, denormals flushed (FTZ and DAZ), c starting at 0; a bias is added at
- * the end. k is padded to 32 with zeros. This is the operation of TDPBF16PS (Intel SDM vol. 2,
+ * the end. k is padded to 32 with zeros. Where weights are integers with a scale a group, blocks of
+ * a group sum up from zero, g = g + (e + o), and then c = fma(scale, g, c): integers of 8 bits are
+ * exact in bf16, so tiles compute it too. This is the operation of TDPBF16PS (Intel SDM vol. 2,
  * "TDPBF16PS": the even and the odd products of a row of pairs accumulate separately by FMA with
  * DAZ=FTZ=1, RNE, and their sum is added to the destination); a start-up check holds a real AMX
  * unit against it before it is used. Reductions other than matmul run over 16 fixed lanes (vec.h).
@@ -39,26 +41,60 @@ static inline int k_padded(int k)
 
 /* packed: W [n, k] laid out for the kernels: ceil(n / PANEL) panels, each k_padded(k) deep.
  * bf16: [panel][k_pad / 2][PANEL][2], which is at once the tile AMX loads (16 pairs x 64 bytes) and
- * the line AVX-512 widens; f32: [panel][k_pad][PANEL]. Padding is zero. 64-byte aligned. */
+ * the line AVX-512 widens; f32: [panel][k_pad][PANEL].
+ * i8, i4: a panel is its groups one after the other, so that one stream brings all: PANEL bf16
+ * scales, then for each pair of k of the group PANEL bytes of the even k and PANEL of the odd (i8),
+ * or PANEL bytes with the even k in the low half and the odd in the high (i4). The last group may
+ * be short. Padding is zero. 64-byte aligned. */
 struct packed {
     const void *data; /* NULL: there is no such matrix */
-    enum dtype dtype; /* DTYPE_F32 or DTYPE_BF16 */
+    enum dtype dtype; /* DTYPE_F32, DTYPE_BF16, DTYPE_I8 or DTYPE_I4 */
     int n, k;
+    int group; /* elements of k a scale: a multiple of K_BLOCK up to QUANT_GROUP_MAX; floats: 0 */
 };
+#define QUANT_GROUP_MAX 256 /* a group's rows lie in a scratch at once */
 
-/* packed_bytes: bytes of W [n, k]; 0 when the sizes overflow. */
+/* row_dtype: what rows that meet these weights are made of. */
+static inline enum dtype row_dtype(const struct packed *w)
+{
+    return w->dtype == DTYPE_F32 ? DTYPE_F32 : DTYPE_BF16;
+}
+static inline int quant_groups(int k, int group)
+{
+    return (k_padded(k) + group - 1) / group;
+}
+
+/* packed_bytes: bytes of W [n, k] of floats; 0 when the sizes overflow. packed_quant_bytes: of
+ * integers; 0 also for a group that is not as packed.group says. */
 size_t packed_bytes(enum dtype dtype, int n, int k);
+size_t packed_quant_bytes(enum dtype dtype, int n, int k, int group);
+/* Bytes from one panel to the next. */
+size_t panel_bytes(const struct packed *w);
 /* pack_rows writes rows [row, row + n_row) of a packed W [n, k] from src [n_row, k] row-major with
  * `ld` elements from row to row, of any float dtype. The first call for a panel's rows must be
  * preceded by zeroed memory (mem_map gives that), since padding is not written. */
 void pack_rows(void *data, enum dtype dtype, int n, int k, int row, int n_row, const void *src,
                enum dtype src_dtype, size_t ld);
+/* pack_quant_rows: the same for integers: q [n_row, k] with ld_q from row to row, within -127..127
+ * (i8) or -8..7 (i4); scale [n_row, quant_groups(k, group)] bf16. */
+struct quant_rows {
+    const int8_t *q;
+    size_t ld_q;
+    const uint16_t *scale;
+    size_t ld_scale;
+};
+void pack_quant_rows(void *data, enum dtype dtype, int n, int k, int group, int row, int n_row,
+                     const struct quant_rows *src);
+/* quantise_row: x [k] to integers, symmetric: scale = bf16(max |x| / most) of each group, most 127
+ * or 7, q = x / scale to the nearest, ties to even. A group of zeros has scale 0. Writes q [k] and
+ * scale [quant_groups(k, group)]; returns the sum of squared errors. */
+double quantise_row(const float *x, int k, enum dtype dtype, int group, int8_t *q, uint16_t *scale);
 /* unpack_row: row `row` of W as f32 [k]; exact. */
 void unpack_row(const struct packed *w, int row, float *out);
 
 /* ---- matrix product ------------------------------------------------------------------------ */
 
-/* y [n_row, n] = x [n_row, k] W^T + bias. x has the dtype of w, rows 64-byte aligned, ldx >=
+/* y [n_row, n] = x [n_row, k] W^T + bias. x is of row_dtype(w), rows 64-byte aligned, ldx >=
  * k_padded(k) elements with zeros behind k. y is f32 or bf16. */
 struct matmul {
     const void *x;
@@ -82,7 +118,8 @@ enum act {
                         + 1) */
 };
 
-/* One expert: y = down(act(gate x, up x)). gate.data NULL: a plain MLP, y = down(act(up x)). */
+/* One expert: y = down(act(gate x, up x)). gate.data NULL: a plain MLP, y = down(act(up x)). gate
+ * and up are of one dtype and group; down may be of another, with the same row_dtype. */
 struct ffn_weights {
     struct packed gate, up, down;                 /* [d_ff, d], [d_ff, d], [d, d_ff] */
     const float *gate_bias, *up_bias, *down_bias; /* f32 or NULL */
@@ -101,10 +138,10 @@ struct ffn {
     int d_model, d_ff;
     const struct ffn_segment *seg; /* [n_seg], non-empty, ascending, contiguous */
     int n_seg;
-    const void *x; /* [*, ldx] of the weights' dtype, padded as in matmul */
+    const void *x; /* [*, ldx] of the weights' row_dtype, padded as in matmul */
     size_t ldx;
     const int32_t *row; /* [n_assign] row of x for each assignment; NULL: the identity */
-    void *h;            /* scratch [n_assign, k_padded(d_ff)], the weights' dtype */
+    void *h;            /* scratch [n_assign, k_padded(d_ff)], the weights' row_dtype */
     void *y;            /* [n_assign, ldy] f32 or bf16 */
     enum dtype y_dtype;
     size_t ldy;

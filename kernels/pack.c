@@ -2,7 +2,7 @@
  * it is walked in blocks of 32, so that the kilobyte a block fills stays in the first-level cache
  * while its rows are scattered into it: loading a model runs at the speed of memory, not of the
  * scatter. */
-#include "kernels/kernels.h"
+#include "kernels/pack_quant.h"
 
 #include "base/arena.h"
 #include <limits.h>
@@ -18,6 +18,12 @@ size_t packed_bytes(enum dtype dtype, int n, int k)
         mul_size(bytes, dtype_bytes(dtype), &bytes) || bytes > PTRDIFF_MAX)
         return 0;
     return bytes;
+}
+
+size_t panel_bytes(const struct packed *w)
+{
+    return w->group > 0 ? quant_panel_bytes(w->dtype, w->k, w->group)
+                        : (size_t)k_padded(w->k) * PANEL * dtype_bytes(w->dtype);
 }
 
 /* Elements [at, at + n) of a row, as f32 or as bf16. */
@@ -105,6 +111,10 @@ void pack_rows(void *data, enum dtype dtype, int n, int k, int row, int n_row, c
 
 void unpack_row(const struct packed *w, int row, float *out)
 {
+    if (w->group > 0) {
+        unpack_quant_row(w, row, out);
+        return;
+    }
     int k_pad = k_padded(w->k);
     size_t panel = (size_t)(row / PANEL) * (size_t)k_pad * PANEL, lane = (size_t)(row % PANEL);
     for (int i = 0; i < w->k; i++) {

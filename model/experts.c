@@ -99,7 +99,7 @@ static _Atomic(struct expert *) *entry(const struct expert_set *set, int layer, 
 
 static void expert_hang(struct ffn_weights *w, const struct part *p, void *data, enum dtype dtype)
 {
-    struct packed packed = {data, dtype, p->n, p->k};
+    struct packed packed = {data, dtype, p->n, p->k, 0};
     switch (p->role) {
     case ROLE_EXPERT_GATE:
         w->gate = packed;

@@ -90,7 +90,7 @@ static struct packed matrix(struct layout *l, enum role role, int layer, enum dt
         return (struct packed){0};
     void *data = take(l, packed_bytes(dtype, n, k));
     source(l, role, layer, data, dtype, n, k, 0);
-    return (struct packed){data, dtype, n, k};
+    return (struct packed){data, dtype, n, k, 0};
 }
 
 /* qkv fuses the three projections, q first, so that one product computes all of them; in a query
@@ -110,7 +110,7 @@ static void qkv(struct layout *l, int layer, struct layer_weights *w)
         source(l, ROLE_Q, layer, data, l->dtype, n, d->d_model, 0);
     source(l, ROLE_K, layer, data, l->dtype, n, d->d_model, d_q);
     source(l, ROLE_V, layer, data, l->dtype, n, d->d_model, d_q + d_kv);
-    w->qkv = (struct packed){data, l->dtype, n, d->d_model};
+    w->qkv = (struct packed){data, l->dtype, n, d->d_model, 0};
     if (!has(l, ROLE_Q_BIAS, layer))
         return;
     float *bias = take(l, (size_t)n * sizeof(float));
@@ -172,7 +172,7 @@ static void lm_heads(struct layout *l, struct packed *head)
     const struct tensor *t = tensor_of(l, d->tied ? ROLE_EMBED : ROLE_LM_HEAD, 0);
     for (int slot = 0; slot < d->n_slot; slot++) {
         void *data = take(l, packed_bytes(l->dtype, d->vocab, d->d_model));
-        head[slot] = (struct packed){data, l->dtype, d->vocab, d->d_model};
+        head[slot] = (struct packed){data, l->dtype, d->vocab, d->d_model, 0};
         if (t)
             add_job(l, (struct pack_job){t, data, l->dtype, d->vocab, d->d_model, 0, d->vocab,
                                          slot * d->vocab});

@@ -67,7 +67,8 @@ static void activate(const struct ffn *f, const struct piece *piece, const float
     const struct ffn_weights *w = piece->w;
     int gated = w->gate.data != NULL;
     vec alpha = v_set1(f->act_alpha), limit = v_set1(f->act_limit);
-    size_t h_bytes = (size_t)k_padded(f->d_ff) * dtype_bytes(w->up.dtype);
+    enum dtype h_dtype = row_dtype(&w->up);
+    size_t h_bytes = (size_t)k_padded(f->d_ff) * dtype_bytes(h_dtype);
     for (int j = 0; j < piece->n_panel; j++) {
         int col = (piece->p0 + j) * PANEL, n = min_int(PANEL, f->d_ff - col);
         vec gate_bias = bias_at(w->gate_bias, col, n), up_bias = bias_at(w->up_bias, col, n);
@@ -85,8 +86,8 @@ static void activate(const struct ffn *f, const struct piece *piece, const float
             } else {
                 out = v_act(f->act, alpha, limit, u);
             }
-            store_hidden(f, w->up.dtype, (unsigned char *)f->h + (size_t)(begin + r) * h_bytes, col,
-                         n, out);
+            store_hidden(f, h_dtype, (unsigned char *)f->h + (size_t)(begin + r) * h_bytes, col, n,
+                         out);
         }
     }
 }
@@ -106,12 +107,12 @@ static void piece_up(const struct ffn *f, const struct piece *piece)
     for (int begin = piece->begin; begin < piece->end; begin += GEMM_ROWS) {
         int n_row = min_int(GEMM_ROWS, piece->end - begin);
         const unsigned char *x = f->x;
-        struct gemm_rows rows = {.x = x, .ld = f->ldx, .n = n_row, .dtype = w->up.dtype};
+        struct gemm_rows rows = {.x = x, .ld = f->ldx, .n = n_row, .dtype = row_dtype(&w->up)};
         if (f->row)
             rows.row = f->row + begin;
         else
-            rows.x = x + (size_t)begin * f->ldx * dtype_bytes(w->up.dtype);
-        gemm(&rows, k_padded(f->d_model), panel, n_panel, c, ldc);
+            rows.x = x + (size_t)begin * f->ldx * dtype_bytes(rows.dtype);
+        gemm(&rows, &w->up, panel, n_panel, c, ldc);
         activate(f, piece, c, ldc, begin, n_row);
     }
 }
@@ -143,11 +144,11 @@ static void piece_down(const struct ffn *f, const struct piece *piece)
     for (int begin = piece->begin; begin < piece->end; begin += GEMM_ROWS) {
         int n_row = min_int(GEMM_ROWS, piece->end - begin);
         const unsigned char *h = f->h;
-        struct gemm_rows rows = {.x = h + (size_t)begin * ldh * dtype_bytes(down->dtype),
+        struct gemm_rows rows = {.x = h + (size_t)begin * ldh * dtype_bytes(row_dtype(down)),
                                  .ld = ldh,
                                  .n = n_row,
-                                 .dtype = down->dtype};
-        gemm(&rows, k_padded(f->d_ff), panel, piece->n_panel, c, ldc);
+                                 .dtype = row_dtype(down)};
+        gemm(&rows, down, panel, piece->n_panel, c, ldc);
         store_down(f, piece, c, ldc, begin, n_row);
     }
 }

@@ -255,16 +255,28 @@ INLINE void gemm_dtype(const struct gemm_rows *rows, int k_pad, const unsigned c
     }
 }
 
+#include "kernels/cpu/lanes/gemm_quant.h"
+
 /* gemm_lanes: rows->n <= GEMM_ROWS, n_panel <= GEMM_PANELS; panel[i] points at k = 0 of a panel of
- * the rows' dtype, k_pad deep. c [GEMM_ROWS, ldc], ldc >= n_panel * PANEL; rows behind rows->n may
- * be overwritten. */
-static void gemm_lanes(const struct gemm_rows *rows, int k_pad, const unsigned char *const *panel,
-                       int n_panel, float *c, size_t ldc)
+ * w, or of another matrix of its dtype, depth and group. c [GEMM_ROWS, ldc], ldc >= n_panel *
+ * PANEL; rows behind rows->n may be overwritten. */
+static void gemm_lanes(const struct gemm_rows *rows, const struct packed *w,
+                       const unsigned char *const *panel, int n_panel, float *c, size_t ldc)
 {
-    if (rows->dtype == DTYPE_BF16)
+    int k_pad = k_padded(w->k);
+    switch (w->dtype) {
+    case DTYPE_I8:
+        gemm_quant(rows, w, panel, n_panel, c, ldc, DTYPE_I8);
+        break;
+    case DTYPE_I4:
+        gemm_quant(rows, w, panel, n_panel, c, ldc, DTYPE_I4);
+        break;
+    case DTYPE_BF16:
         gemm_dtype(rows, k_pad, panel, n_panel, c, ldc, DTYPE_BF16);
-    else
+        break;
+    default:
         gemm_dtype(rows, k_pad, panel, n_panel, c, ldc, DTYPE_F32);
+    }
 }
 
 #if defined(LANES_TILES)
@@ -281,8 +293,7 @@ INLINE void gemm_end(void) {}
 /* Panel j of a packed matrix, at k = 0. */
 INLINE const unsigned char *panel_at(const struct packed *w, int j)
 {
-    return (const unsigned char *)w->data +
-           (size_t)j * PANEL * (size_t)k_padded(w->k) * dtype_bytes(w->dtype);
+    return (const unsigned char *)w->data + (size_t)j * panel_bytes(w);
 }
 
 /* The bias of n <= PANEL columns from `col` on; zero where there is none. */

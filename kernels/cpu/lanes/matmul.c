@@ -63,11 +63,11 @@ static void unit_run(const struct matmul *m, const struct cut *cut, int unit)
     for (; row < end; row += GEMM_ROWS) {
         int n_row = min_int(GEMM_ROWS, end - row);
         const unsigned char *x = m->x;
-        struct gemm_rows rows = {.x = x + (size_t)row * m->ldx * dtype_bytes(m->w->dtype),
+        struct gemm_rows rows = {.x = x + (size_t)row * m->ldx * dtype_bytes(row_dtype(m->w)),
                                  .ld = m->ldx,
                                  .n = n_row,
-                                 .dtype = m->w->dtype};
-        gemm(&rows, k_padded(m->w->k), panel, n_panel, c, ldc);
+                                 .dtype = row_dtype(m->w)};
+        gemm(&rows, m->w, panel, n_panel, c, ldc);
         store_block(m, c, ldc, row, n_row, p0, n_panel);
     }
 }

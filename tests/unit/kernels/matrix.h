@@ -96,6 +96,44 @@ static inline void weights_make(struct weights *w, uint64_t stream, enum dtype d
     w->packed = (struct packed){.data = data, .dtype = dtype, .n = n, .k = k};
 }
 
+/* weights_make_quant: integers with a scale a group; `plain` is the integers, `scale` the scales. A
+ * scale among them is zero, another would underflow. */
+struct quant_weights {
+    struct weights w;
+    float *scale; /* [n, quant_groups] */
+    int n_group;
+};
+
+static inline void weights_make_quant(struct quant_weights *q, uint64_t stream, enum dtype dtype,
+                                      int n, int k, int group)
+{
+    size_t count = (size_t)n * (size_t)k;
+    q->n_group = quant_groups(k, group);
+    size_t n_scale = (size_t)n * (size_t)q->n_group;
+    int8_t *ints = malloc(count);
+    uint16_t *scale = malloc(n_scale * 2);
+    q->w.plain = malloc(count * sizeof(float));
+    q->scale = malloc(n_scale * sizeof(float));
+    int most = dtype == DTYPE_I8 ? 127 : 7, least = dtype == DTYPE_I8 ? -127 : -8;
+    for (size_t i = 0; i < count; i++) {
+        ints[i] = (int8_t)pick(stream, i, least, most);
+        q->w.plain[i] = (float)ints[i];
+    }
+    for (size_t i = 0; i < n_scale; i++) {
+        float s = (float)(rng_uniform(SEED, stream + 5, i) * 0.02);
+        scale[i] = f32_to_bf16(i % 31 == 7 ? 0.0f : i % 37 == 9 ? s * 0x1p-120f : s);
+        q->scale[i] = bf16_to_f32(scale[i]);
+    }
+    size_t bytes = packed_quant_bytes(dtype, n, k, group);
+    void *data = guard_alloc(&q->w.guard, bytes);
+    memset(data, 0, bytes);
+    struct quant_rows src = {ints, (size_t)k, scale, (size_t)q->n_group};
+    pack_quant_rows(data, dtype, n, k, group, 0, n, &src);
+    q->w.packed = (struct packed){.data = data, .dtype = dtype, .n = n, .k = k, .group = group};
+    free(ints);
+    free(scale);
+}
+
 static inline void weights_free(struct weights *w)
 {
     guard_free(&w->guard);
@@ -134,6 +172,18 @@ static inline float sum32(const void *x, enum dtype dtype, const float *w, int k
             o = fmaf(xo, i + 1 < k ? w[i + 1] : 0.0f, o);
         }
         c = c + (e + o);
+    }
+    return c;
+}
+
+/* THE SUM with a scale a group. */
+static inline float sum32_quant(const uint16_t *x, const float *w, const float *scale, int k,
+                                int group)
+{
+    float c = 0.0f;
+    for (int k0 = 0; k0 < k; k0 += group) {
+        int n = k - k0 < group ? k - k0 : group;
+        c = fmaf(scale[k0 / group], sum32(x + k0, DTYPE_BF16, w + k0, n), c);
     }
     return c;
 }
