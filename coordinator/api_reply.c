@@ -149,7 +149,11 @@ static void add_extras(const struct api_choice *c, json_t *one, int whole)
     if (p->logprobs != NULL && !j->chat) {
         json_object_set(one, "prompt_logprobs", p->logprobs);
     }
-    if (c->routes != NULL && c->done) {
+}
+
+static void add_routes(const struct api_choice *c, json_t *one)
+{
+    if (c->routes != NULL) {
         json_object_set_new(one, "routed_experts", json_string(c->routes));
     }
 }
@@ -161,6 +165,7 @@ static json_t *choice_of(const struct api_choice *c)
                   c->job->chat ? message_of(c) : text_of(c), "logprobs", logprobs_of(c),
                   "finish_reason", reason_of(c), "stop_reason", stop_reason(c));
     add_extras(c, one, 1);
+    add_routes(c, one);
     return one;
 }
 
@@ -325,6 +330,7 @@ void reply_finish(struct api_choice *c)
     json_t *one = chunk_of(c, delta, reason_of(c), 0);
     json_object_set_new(one, "stop_reason", stop_reason(c));
     add_extras(c, one, 0);
+    add_routes(c, one);
     send_chunk(c, one, 0, j->n_open == 0);
 }
 
