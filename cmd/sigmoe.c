@@ -24,6 +24,8 @@ static const struct command {
     {"join", cmd_join, "add a worker to a running cluster"},
     {"chat", cmd_chat, "talk with a served model in the terminal"},
     {"inspect", cmd_inspect, "show what a checkpoint is and what a split would hold"},
+    {"plan", cmd_plan, "say which worker should hold which expert, from observed loads"},
+    {"trace", cmd_trace, "show and convert files of which experts tokens chose"},
     {"tokenize", cmd_tokenize, "turn text into token ids and back"},
     {"upcycle", cmd_upcycle, "make a dense model sparse without changing its function"},
     {"extract", cmd_extract, "cut a domain's submodel out of a model, with a proof"},

@@ -86,6 +86,7 @@ struct balance_cost {
 struct balance_moves {
     int n_move;                /* copies that a worker gains */
     int n_refused;             /* layers kept as they are since moving does not pay back */
+    int n_broken;              /* of the changed: layers in which nobody holds some expert now */
     int n_changed;             /* layers that change */
     uint64_t bytes;            /* n_move * expert_bytes */
     uint64_t bytes_worker_max; /* what the busiest worker loads */

@@ -7,7 +7,8 @@
 #include <math.h>
 #include <string.h>
 
-#define CLOSE_ENOUGH 0.02 /* a copy costs a load: the last hundredths are not worth theirs */
+#define WORTH_TELLING 1e-3 /* a layer that could gain less was not refused anything */
+#define CLOSE_ENOUGH  0.02 /* a copy costs a load: the last hundredths are not worth theirs */
 
 struct settling {
     const struct balance_table *current;
@@ -174,14 +175,18 @@ static void settle_layer(struct settling *s, int layer, int32_t *next_row, uint8
         memcpy(next_row, s->row, bytes);
     }
     if (stay.end_s <= best) {
-        int better = full.end_s < stay.end_s || (few_whole && few.end_s < stay.end_s);
+        double end_s = few_whole && few.end_s < full.end_s ? few.end_s : full.end_s;
+        int better = end_s < stay.end_s * (1 - WORTH_TELLING);
         out->n_refused += better;
         if (refused)
             refused[layer] = (uint8_t)better;
         memcpy(next_row, from, bytes);
         return;
     }
-    out->gain_s += isfinite(stay.end_s) ? stay.end_s - taken.end_s : 0;
+    if (isfinite(stay.end_s))
+        out->gain_s += stay.end_s - taken.end_s;
+    else
+        out->n_broken++;
     out->cost_s += taken.cost_s;
     account(s, from, next_row, out);
 }

@@ -60,8 +60,6 @@ static int spec_check(struct routes_reader *r, const uint8_t *h, struct err *err
 {
     uint32_t n_layer = get_u32(h + 16), n_expert = get_u32(h + 20), top_k = get_u32(h + 24);
     uint32_t flags = get_u32(h + 28);
-    if (memcmp(h, HEADER_MAGIC, 8) != 0)
-        return refuse(r, 0, "this is no route file", err);
     if (get_u32(h + 8) != ROUTES_VERSION)
         return err_set(err, ERR_MODEL, "%s: version %u of the format; this build reads %d", r->name,
                        get_u32(h + 8), ROUTES_VERSION);
@@ -87,7 +85,11 @@ static int spec_check(struct routes_reader *r, const uint8_t *h, struct err *err
 static int header_read(struct routes_reader *r, struct err *err)
 {
     uint8_t h[HEADER_FIXED_BYTES + 2 * LIMIT_LAYERS + 16];
-    int rc = get(r, 0, h, HEADER_FIXED_BYTES, err);
+    int rc = get(r, 0, h, r->source.size < 8 ? (size_t)r->source.size : 8, err);
+    if (rc == 0 && (r->source.size < 8 || memcmp(h, HEADER_MAGIC, 8) != 0))
+        return refuse(r, 0, "this is no route file", err);
+    if (rc == 0)
+        rc = get(r, 0, h, HEADER_FIXED_BYTES, err);
     if (rc == 0)
         rc = spec_check(r, h, err);
     if (rc)

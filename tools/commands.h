@@ -12,6 +12,10 @@ int cmd_inspect(int argc, char **argv);
 int cmd_synth(int argc, char **argv);
 /* cmd_tokenize turns text into token ids and back. */
 int cmd_tokenize(int argc, char **argv);
+/* cmd_plan says which worker should hold which expert. */
+int cmd_plan(int argc, char **argv);
+/* cmd_trace shows and converts files of which experts tokens chose. */
+int cmd_trace(int argc, char **argv);
 /* cmd_upcycle makes a dense model sparse. */
 int cmd_upcycle(int argc, char **argv);
 /* cmd_extract cuts a domain's submodel out of a model with domains. */

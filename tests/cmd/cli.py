@@ -9,7 +9,7 @@ import sys
 import unittest
 
 SIGMOE = ""
-COMMANDS = ["run", "serve", "worker", "chat", "inspect", "tokenize",
+COMMANDS = ["run", "serve", "worker", "chat", "inspect", "tokenize", "plan", "trace",
             "upcycle", "extract", "eval", "loadtest", "calibrate",
             "synth"]
 

@@ -192,6 +192,7 @@ static void a_layer_with_a_lost_expert_is_never_kept(void **state)
         found |= m.next.expert[s] == 5;
     assert_int_equal(found, 1);
     assert_true(m.moves.n_move >= 1);
+    assert_int_equal(m.moves.n_broken, 1);
     arena_fini(&m.mem);
 }
 
