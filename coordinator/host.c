@@ -19,6 +19,9 @@ int host_open(struct host *h, const char *dir, struct err *err)
     if (rc == 0) {
         rc = model_open(dir, &h->model, err);
     }
+    if (rc == 0) {
+        rc = model_check_tables(h->model, err);
+    }
     int there = has_file(dir, "tokenizer.json") || has_file(dir, "tokenizer.model") ||
                 has_file(dir, "tok512.bin");
     if (rc == 0 && there) {

@@ -89,7 +89,7 @@ int prompts_domains(struct prompts *p, const struct model_desc *desc, const char
                     struct err *err)
 {
     int n = 0, domain = DOMAIN_AUTO;
-    for (const char *at = list; at != NULL && *at != 0; at += *at == ',') {
+    for (const char *at = list; at != NULL; at = *at == ',' ? at + 1 : NULL) {
         char name[LIMIT_NAME_BYTES];
         size_t length = strcspn(at, ",");
         snprintf(name, sizeof name, "%.*s", (int)(length < sizeof name ? length : sizeof name - 1),

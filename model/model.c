@@ -1,4 +1,5 @@
 /* model: a checkpoint opened and found complete, before anything is computed or loaded. */
+#include "model/rre_table.h"
 #include "model/weights.h"
 
 #include <stdio.h>
@@ -46,6 +47,29 @@ int model_open(const char *dir, struct model **out, struct err *err)
     else
         *out = model;
     return rc;
+}
+
+static int table_check(void *arg, enum role role, int layer, int expert)
+{
+    (void)expert;
+    const struct check *check = arg;
+    const struct model_desc *d = &check->model->desc;
+    const struct tensor *t;
+    if (!role_is_table(role))
+        return 0;
+    int rc = checkpoint_role(check->model->ck, d, role, layer, 0, &t, check->err);
+    size_t row = (size_t)d->vocab * (size_t)d->top_k;
+    for (int i = 0; i < d->n_domain && rc == 0; i++)
+        rc = rre_table_check((const uint16_t *)t->data + (size_t)i * row, d->vocab,
+                             d->domain[i].n_expert, d->top_k, t->name, d->domain[i].name,
+                             check->err);
+    return rc;
+}
+
+int model_check_tables(const struct model *model, struct err *err)
+{
+    struct check check = {model, err};
+    return model->desc.gate == GATE_TABLE ? desc_each_tensor(&model->desc, table_check, &check) : 0;
 }
 
 void model_close(struct model *model)

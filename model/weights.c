@@ -4,7 +4,6 @@
 #include "model/weights.h"
 #include "base/arena.h"
 #include "model/pack_job.h"
-#include "model/rre_table.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -121,17 +120,11 @@ static void qkv(struct layout *l, int layer, struct layer_weights *w)
     w->qkv_bias = bias;
 }
 
-/* table: read in place, and checked here, where it is first met. */
+/* table: read in place. */
 static const uint16_t *table(struct layout *l, int layer)
 {
-    const struct model_desc *d = l->desc;
     const struct tensor *t =
         has(l, ROLE_ROUTING_TABLE, layer) ? tensor_of(l, ROLE_ROUTING_TABLE, layer) : NULL;
-    size_t row = (size_t)d->vocab * (size_t)d->top_k;
-    for (int i = 0; t && !l->base && l->rc == 0 && i < d->n_domain; i++)
-        l->rc =
-            rre_table_check((const uint16_t *)t->data + (size_t)i * row, d->vocab,
-                            d->domain[i].n_expert, d->top_k, t->name, d->domain[i].name, l->err);
     return t ? t->data : NULL;
 }
 
@@ -252,7 +245,9 @@ int weights_load_dense(const struct model *model, enum precision precision, stru
     struct dense_store *store = calloc(1, sizeof(*store));
     if (!store)
         return err_set(err, ERR_NOMEM, "no memory for the dense weights of %s", model->dir);
-    int rc = store_create(&l, store, err);
+    int rc = model_check_tables(model, err);
+    if (rc == 0)
+        rc = store_create(&l, store, err);
     if (rc == 0) {
         struct progress progress;
         progress_start(&progress, "dense weights", l.src_bytes);

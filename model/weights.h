@@ -30,6 +30,9 @@ struct model {
  * right shape (by name only: no data is read), fingerprint. */
 int model_open(const char *dir, struct model **out, struct err *err);
 void model_close(struct model *model);
+/* model_check_tables reads the routing tables: ERR_MODEL for what no draw could have made
+ * (model/rre_table.h). weights_load_dense does it too; this is for who wants to know before. */
+int model_check_tables(const struct model *model, struct err *err);
 
 struct layer_weights {
     const float *attn_norm, *attn_norm_bias, *ffn_norm, *ffn_norm_bias; /* [d_model] */
@@ -65,8 +68,7 @@ struct dense_weights {
     uint64_t bytes;
 };
 /* weights_load_dense packs all but the experts. Shows progress. The model outlives the weights
- * (embeddings and routing tables are read in place). Routing tables are checked: ERR_MODEL for
- * entries that no draw could have made (model/rre_table.h). */
+ * (embeddings and routing tables are read in place). */
 int weights_load_dense(const struct model *model, enum precision precision, struct team *team,
                        struct dense_weights **out, struct err *err);
 void weights_free_dense(struct dense_weights *w);

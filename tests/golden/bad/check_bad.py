@@ -33,6 +33,13 @@ USAGE = {
     "workers_zero": ["run", "DIR", "--token-ids", "3", "--workers", "0"],
     "precision_unknown": ["run", "DIR", "--token-ids", "3", "--precision", "f17"],
     "transport_unknown": ["run", "DIR", "--token-ids", "3", "--transport", "pigeon"],
+    "domain_unknown": ["run", "DOMAINS", "--token-ids", "3", "--domain", "klingon"],
+    "domain_empty": ["run", "DOMAINS", "--token-ids", "3", "--domain", ""],
+    "domain_of_a_model_without": ["run", "DIR", "--token-ids", "3", "--domain", "code"],
+    "domains_more_than_prompts": ["run", "DOMAINS", "--token-ids", "3", "--domain", "auto,auto"],
+    "domain_of_a_worker": ["worker", "--model", "DOMAINS", "--domain", "klingon",
+                           "--listen", "tcp://127.0.0.1:*"],
+    "place_unknown": ["run", "DIR", "--token-ids", "3", "--place", "upstairs"],
     "no_model": ["run"],
     "no_prompt": ["run", "DIR"],
     "expert_outside_model": ["worker", "--model", "DIR", "--experts", "4-6",
@@ -75,9 +82,11 @@ def checkpoint_problems(binary, name, case, tmp):
 def usage_problems(binary, tmp):
     folder = os.path.join(tmp, "good")
     copy_good("mixtral", folder)
+    domains = os.path.join(tmp, "domains")
+    copy_good("pangu_sigma", domains)
     problems = []
     for name, args in USAGE.items():
-        args = [folder if a == "DIR" else a for a in args]
+        args = [{"DIR": folder, "DOMAINS": domains}.get(a, a) for a in args]
         status, _, stderr = run_sigmoe(binary, args)
         problems.append(judge(f"usage {name}", status, stderr, [EXIT_USAGE], []))
     status, _, stderr = run_sigmoe(binary, ["run", os.path.join(tmp, "nowhere"),

@@ -183,6 +183,57 @@ def shape_transposed(folder):
     reshaped("model.layers.0.block_sparse_moe.experts.3.w1.weight", lambda s: s[::-1])(folder)
 
 
+TABLE = "model.layers.{}.mlp.routing_table"
+
+
+def table(change):
+    """A build that rewrites the last layer's routing table: change(rows), a list of each domain's
+    entries, all k of a token side by side."""
+    def build(folder):
+        path = os.path.join(folder, WEIGHTS)
+        tensors = safetensors_read(path)
+        with open(os.path.join(folder, CONFIG), encoding="utf-8") as f:
+            config = json.load(f)
+        name = TABLE.format(config["num_hidden_layers"] - 1)
+        dtype, shape, raw = tensors[name]
+        flat = list(struct.unpack(f"<{len(raw) // 2}H", raw))
+        n = len(flat) // shape[0]
+        rows = [flat[i * n:(i + 1) * n] for i in range(shape[0])]
+        change(rows)
+        flat = [entry for row in rows for entry in row]
+        tensors[name] = (dtype, [len(rows), *shape[1:-1], shape[-1] * len(rows[0]) // n],
+                         struct.pack(f"<{len(flat)}H", *flat))
+        safetensors_write(path, tensors)
+    return build
+
+
+def table_out_of_range(rows):
+    rows[-1][7] = 999
+
+
+def table_unbalanced(rows):
+    rows[0][:] = [0] * len(rows[0])
+
+
+def table_truncated(rows):
+    rows.pop()
+
+
+def table_of_other_type(folder):
+    path = os.path.join(folder, WEIGHTS)
+    tensors = safetensors_read(path)
+    name = next(n for n in tensors if n.endswith("routing_table"))
+    tensors[name] = ("F16", *tensors[name][1:])
+    safetensors_write(path, tensors)
+
+
+def table_absent(folder):
+    path = os.path.join(folder, WEIGHTS)
+    tensors = safetensors_read(path)
+    del tensors[next(n for n in tensors if n.endswith("routing_table"))]
+    safetensors_write(path, tensors)
+
+
 def index_tensor_twice(folder):
     """The final norm also lies in a second shard."""
     first, last = (os.path.join(folder, SHARDS[i]) for i in (0, 2))
@@ -268,6 +319,11 @@ BUILDS = {
     "bias_missing": without("model.layers.1.self_attn.q_proj.bias"),
     "shape_transposed": shape_transposed,
     "shape_flat": reshaped("model.layers.0.self_attn.q_proj.weight", lambda s: [s[0] * s[1]]),
+    "table_out_of_range": table(table_out_of_range),
+    "table_unbalanced": table(table_unbalanced),
+    "table_truncated": table(table_truncated),
+    "table_of_other_type": table_of_other_type,
+    "table_absent": table_absent,
     "index_not_json": lambda folder: put(folder, INDEX, b'{"weight_map": {'),
     "index_no_map": index(drop_map),
     "index_map_array": index(map_array),
