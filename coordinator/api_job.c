@@ -322,7 +322,11 @@ static int fit_context(const struct api_job *j, struct generation_params *g, str
 {
     int context = j->api->model->desc.max_context, left = context - g->n_prompt + 1;
     if (g->max_tokens < 0) {
-        g->max_tokens = left > 0 ? left : 0;
+        /* As many as fit, also into the cache. */
+        struct service_view v;
+        service_view_get(j->api->service, &v);
+        int64_t room = (int64_t)v.engine.kv_pages * KV_PAGE - g->n_prompt + 1;
+        g->max_tokens = left <= 0 || room <= 0 ? 0 : room < left ? (int)room : left;
     }
     if (left < 0 || g->max_tokens > left) {
         return err_set(err, ERR_LIMIT,

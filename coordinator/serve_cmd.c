@@ -63,6 +63,21 @@ static void name_model(struct serve *s)
 
 /* ---- the model ------------------------------------------------------------------------------- */
 
+/* Positions of the KV cache when nobody says how many: room for all sequences at their longest, as
+ * far as a quarter of the machine's memory goes (pages are the system's until they are used), but
+ * for one at least. */
+static int kv_tokens_for(const struct model_desc *d, const struct host_options *o)
+{
+    int64_t each = (int64_t)d->n_layer * 2 * d->n_kv_head * d->d_head *
+                   (o->precision == PRECISION_F32 ? 4 : 2);
+    int64_t memory = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+    int64_t want = o->seqs_max * d->max_context, fit = memory / 4 / each;
+    want = want > 16384 ? want : 16384;
+    want = want < fit ? want : fit;
+    want = want > d->max_context ? want : d->max_context;
+    return want < LIMIT_CONTEXT ? (int)want : LIMIT_CONTEXT;
+}
+
 static int load(struct serve *s, struct err *err)
 {
     const struct serve_options *o = &s->options;
@@ -79,8 +94,7 @@ static int load(struct serve *s, struct err *err)
         rc = chat_template_compile(source, &s->chat, err);
     }
     if (rc == 0) {
-        int context = s->host.model->desc.max_context;
-        int kv = 4 * context < 16384 ? 16384 : context < 16384 ? 4 * context : context;
+        int kv = kv_tokens_for(&s->host.model->desc, &o->model);
         rc = host_start(&s->host, &o->model, kv, (int)o->queue, err);
     }
     return rc;
