@@ -10,7 +10,7 @@ the whole. DIR/until (HH:MM or minutes of training in all) may be written while 
 early or later; the schedule follows. Every SAVE seconds DIR/checkpoint.pt is replaced; a run goes on
 from it.
 
-DIR/log.jsonl gets a line every LOG steps: step, tokens, seconds, stage, learning rate, mean loss.
+DIR/log.jsonl gets a line every LOG steps: step, tokens, seconds, phase, learning rate, mean loss.
 
 Each of --threads threads has a replica of the model and its part of the batch, and torch itself uses
 one: threads that meet once in a step lose little on a busy machine, those that meet in every product
@@ -35,13 +35,12 @@ from model import build
 from optim import Optimizer
 from prepare import BOS
 
-LENGTH = 512
-BATCH = 16
-STAGES = [
-    {"zh": 5, "en": 5, "code": 3, "bilingual": 3},
-    {"zh": 3, "en": 3, "code": 3, "bilingual": 3, "poetry": 4},
-]  # sequences of each domain in a batch
-SECOND_AT = 0.5   # of the run
+# (from which part of the run on, tokens of a sequence, sequences of each domain in a step)
+PHASES = [
+    (0.00, 512, {"zh": 5, "en": 5, "code": 3, "bilingual": 3}),
+    (0.50, 512, {"zh": 3, "en": 3, "code": 3, "bilingual": 3, "poetry": 4}),
+    (0.85, 1024, {"zh": 2, "en": 2, "code": 1, "bilingual": 1, "poetry": 2}),
+]
 DECAY_AT = 0.75
 WARM_UP = 30      # steps
 FLOOR = 0.03      # of the peak rate, at the end
@@ -54,15 +53,16 @@ class Corpus:
 
     def __init__(self, path, seed):
         self.ids = np.memmap(path, np.uint16, "r")
-        self.seed, self.n = seed, max(1, (len(self.ids) - 2) // LENGTH)
+        self.seed = seed
 
-    def window(self, number):
-        turn, place = divmod(number, self.n)
+    def window(self, number, length):
+        n = (len(self.ids) - 2) // length
+        turn, place = divmod(number, n)
         rng = np.random.default_rng((self.seed, turn))
-        shift = int(rng.integers(LENGTH)) if self.n > 1 else 0
-        start = int(rng.permutation(self.n)[place]) * LENGTH + shift
-        start = min(start, len(self.ids) - LENGTH - 1)
-        ids = np.array(self.ids[start:start + LENGTH + 1], np.int64)
+        shift = int(rng.integers(length))
+        start = int(rng.permutation(n)[place]) * length + shift
+        start = min(start, len(self.ids) - length - 1)
+        ids = np.array(self.ids[start:start + length + 1], np.int64)
         ids[0] = BOS
         return ids
 
@@ -73,15 +73,18 @@ class Data:
                         enumerate(name for domain in DOMAINS for name in SOURCES[domain])}
         self.given = {name: 0 for name in self.corpora}
 
-    def take(self, domain):
+    def take(self, domain, length):
         """The corpus furthest behind its share gives the next window."""
         shares = SOURCES[domain]
         name = min(shares, key=lambda n: (self.given[n] + 1) / shares[n])
         self.given[name] += 1
-        return self.corpora[name].window(self.given[name] - 1)
+        return self.corpora[name].window(self.given[name] - 1, length)
 
-    def batch(self, stage):
-        rows = [(DOMAINS.index(d), self.take(d)) for d, n in STAGES[stage].items() for _ in range(n)]
+    def batch(self, phase):
+        """(ids [sequence, length + 1], domain [sequence])"""
+        _, length, counts = PHASES[phase]
+        rows = [(DOMAINS.index(d), self.take(d, length)) for d, n in counts.items()
+                for _ in range(n)]
         return (torch.from_numpy(np.stack([ids for _, ids in rows])),
                 torch.tensor([domain for domain, _ in rows]))
 
@@ -109,7 +112,7 @@ class Run:
         self.pool = ThreadPoolExecutor(threads)
         self.optimizer = Optimizer(self.models)
         self.data = Data(folder / "tokens")
-        self.at = {"step": 0, "seconds": 0.0, "stage": 0, "tokens": 0}
+        self.at = {"step": 0, "seconds": 0.0, "phase": 0, "tokens": 0}
         path = folder / "checkpoint.pt"
         if path.exists():
             saved = torch.load(path, weights_only=False)
@@ -135,11 +138,15 @@ class Run:
                     to, source = (layer.mlp.experts[f + i] for f in first)
                     pairs += zip(to.parameters(), source.parameters())
         self.optimizer.copy(pairs)
-        self.at["stage"] = 1
+
+    def enter(self, phase):
+        before, self.at["phase"] = self.at["phase"], phase
+        if any(d in PHASES[phase][2] and d not in PHASES[before][2] for d in LIKE):
+            self.second_stage()
         self.save()
 
     def step(self, rate):
-        ids, domain = self.data.batch(self.at["stage"])
+        ids, domain = self.data.batch(self.at["phase"])
         n = len(self.models)
 
         def part(i):
@@ -164,8 +171,9 @@ class Run:
             if left <= 0:
                 break
             part = self.at["seconds"] / (self.at["seconds"] + left)
-            if part >= SECOND_AT and self.at["stage"] == 0:
-                self.second_stage()
+            phase = max(i for i, (begin, _, _) in enumerate(PHASES) if part >= begin)
+            if phase > self.at["phase"]:
+                self.enter(phase)
             rate = rate_at(part, self.at["step"])
             loss, norm = self.step(rate)
             losses.append(loss)
