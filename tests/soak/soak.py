@@ -74,9 +74,8 @@ def request_bytes(path, body):
 
 
 class Events:
-    """Reads a chunked response bit by bit into comparable events: without id, time
-    and who computed them, and each
-    choice by itself, because in which order choices take turns is free."""
+    """Reads a chunked response bit by bit into comparable events: without id, time and who computed
+    them, and each choice by itself, because in which order choices take turns is free."""
 
     def __init__(self):
         self.raw, self.body, self.head = b"", b"", None
@@ -287,9 +286,14 @@ def judge_memory(curve, grow_mib):
         raise Failure(f"the server's memory grew by {(last - first) / MIB:.1f} MiB")
 
 
+def total(metrics, name):
+    """Over all labels."""
+    return sum(v for k, v in metrics.items() if k.split("{")[0] == name)
+
+
 def check_rejoined(server, timeout_s):
     until = time.monotonic() + timeout_s
-    while server.metrics()["sigmoe_workers_up"] != 2:
+    while total(server.metrics(), "sigmoe_workers_up") != 2:
         if time.monotonic() > until:
             raise Failure(f"{timeout_s} s after the last start of a worker not all are in use")
         time.sleep(0.1)
@@ -313,7 +317,11 @@ def soak(a, server, workers):
     for line in tally.wrong[:ERRORS_SHOWN]:
         print("WRONG:", line[:2000])
     metrics = server.wait_idle(a.idle_s)
-    after = sample(server, time.monotonic(), tally)
+    until = time.monotonic() + a.idle_s
+    while (after := sample(server, time.monotonic(), tally))["fds"] > before["fds"] + a.extra_fds:
+        if time.monotonic() > until:
+            break
+        time.sleep(0.2)
     if a.curve:
         with open(a.curve, "w", encoding="ascii") as f:
             json.dump({"before": before, "curve": curve, "after": after, "metrics": metrics}, f)
@@ -327,10 +335,10 @@ def soak(a, server, workers):
     print(f"idle again: kv 0, fds {before['fds']} -> {after['fds']}, threads {after['threads']}, "
           f"rss {before['rss'] / MIB:.1f} -> {after['rss'] / MIB:.1f} MiB")
     if workers:
-        print(f"{workers.n_killed} workers killed, {metrics['sigmoe_worker_failures_total']:.0f} "
-              f"times one left the placement, {metrics['sigmoe_expert_replans_total']:.0f} calls "
-              f"planned again, {metrics['sigmoe_expert_local_slots_total']:.0f} slots computed "
-              "here")
+        left, again, here = (total(metrics, f"sigmoe_{n}_total") for n in (
+            "worker_failures", "expert_replans", "expert_local_slots"))
+        print(f"{workers.n_killed} workers killed, {left:.0f} times one left the placement, "
+              f"{again:.0f} calls planned again, {here:.0f} slots computed here")
         check_rejoined(server, a.idle_s)
     judge_memory(curve, a.grow_mib)
 

@@ -25,7 +25,7 @@ DOCS = [
     {"q": "Workers hold", "choices": [" weights", " state", " <b>&amp;</b>", "don't"], "gold": 2},
 ]
 CHOICES = {"task": "tiny_choices", "output_type": "multiple_choice", "doc_to_text": "{{q}}",
-           "doc_to_target": "gold", "doc_to_choice": "{{choices}}",
+           "doc_to_target": "gold", "doc_to_choice": "{{choices}}", "target_delimiter": "",
            "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}]}
 ROLLING = {"task": "tiny_rolling", "output_type": "loglikelihood_rolling", "doc_to_text": "",
            "doc_to_target": "{{q}}{{choices[1]}}",
@@ -60,16 +60,24 @@ class Reference:
     """Log-likelihoods from the logits that `sigmoe run` writes, without the server."""
 
     def __init__(self, binary, model, server):
-        self.binary, self.model, self.server = binary, model, server
+        self.binary, self.model, self.server, self.known = binary, model, server, {}
 
     def ids(self, text):
         return self.server.post("/tokenize", {"prompt": text, "add_special_tokens": False}
                                 )[1]["tokens"]
 
+    def rows(self, ids):
+        """The logits of every position, one after the other."""
+        key = tuple(ids)
+        if key not in self.known:
+            self.known[key] = floats(generate(self.binary, self.model, [ids], "--threads", 1,
+                                              max_tokens=0).logits[0])
+        return self.known[key]
+
     def of(self, context, continuation):
         """(sum of log-probabilities of continuation, whether greedy decoding gives it)"""
         ids, vocab = context + continuation, CONFIG["vocab_size"]
-        rows = floats(generate(self.binary, self.model, [ids], max_tokens=0).logits[0])
+        rows = self.rows(ids)
         total, greedy = 0.0, True
         for at in range(len(context), len(ids)):
             row = rows[(at - 1) * vocab:at * vocab]
@@ -89,8 +97,9 @@ def check_choices(answers, reference):
             context = reference.ids(doc["q"])
             whole = reference.ids(doc["q"] + choice)
             want = reference.of(context, whole[len(context):])
-            claim(f"log-likelihood of {choice!r} after {doc['q']!r}: {want[0]:.4f}",
-                  same(got, want))
+            if not same(got, want):
+                raise Failure(f"log-likelihood of {choice!r} after {doc['q']!r}: {got} for {want}")
+            print(f"log-likelihood of {choice!r} after {doc['q']!r}: {want[0]:.4f}")
 
 
 def check_rolling(answers, reference):
