@@ -1,6 +1,7 @@
 /* api: who may ask, the routes, and errors; see api.h. */
 #include "coordinator/api.h"
 
+#include <arpa/inet.h>
 #include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -149,6 +150,16 @@ static void host_name(const char *field, char *out, size_t size)
     snprintf(out, size, "%.*s", (int)(n < size ? n : size - 1), from);
 }
 
+/* 127.0.0.0/8 and ::1, as numbers: "127.evil.example" is a name that anybody may have. */
+static int is_loopback(const char *name)
+{
+    struct in_addr v4;
+    struct in6_addr v6;
+    return inet_pton(AF_INET, name, &v4) == 1    ? ntohl(v4.s_addr) >> 24 == 127
+           : inet_pton(AF_INET6, name, &v6) == 1 ? IN6_IS_ADDR_LOOPBACK(&v6)
+                                                 : 0;
+}
+
 /* A page elsewhere may have its own name point to 127.0.0.1 and then ask us (DNS rebinding): on
  * loopback only loopback's own names are answered to. */
 static int host_allowed(const struct api *api, const struct http_request *r)
@@ -160,8 +171,8 @@ static int host_allowed(const struct api *api, const struct http_request *r)
     }
     host_name(field, name, sizeof name);
     size_t n = strlen(name);
-    if (strcasecmp(name, "localhost") == 0 || strncmp(name, "127.", 4) == 0 ||
-        strcmp(name, "::1") == 0 || (n > 10 && strcasecmp(name + n - 10, ".localhost") == 0)) {
+    if (strcasecmp(name, "localhost") == 0 || is_loopback(name) ||
+        (n > 10 && strcasecmp(name + n - 10, ".localhost") == 0)) {
         return 1;
     }
     for (int i = 0; i < api->n_host; i++) {

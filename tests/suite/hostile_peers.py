@@ -126,6 +126,26 @@ def check_pipelining(server):
     print("pipelining: in order, on after wrong bodies, never on after a broken request")
 
 
+def check_names(server):
+    """A page may give its own name loopback's address and then ask in its own name."""
+    get = "GET /v1/models HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n"
+    port = server.port
+    for name, want in (("127.0.0.1", b"200"), (f"127.0.0.1:{port}", b"200"), ("[::1]:1", b"200"),
+                       ("LOCALHOST:80", b"200"), ("127.9.8.7", b"200"),
+                       ("evil.example", b"403"), ("127.evil.example", b"403"),
+                       ("127.0.0.1.evil.example:80", b"403"), ("localhost.evil.example", b"403"),
+                       ("127.0.0.1.", b"403"), ("10.0.0.1", b"403"), ("[::2]", b"403"),
+                       ("notlocalhost", b"403"), ("127.1", b"403")):
+        got = statuses_in(talk(port, (get % name).encode()))
+        if got != [want]:
+            raise Failure(f"asked in the name of {name}: {got}, not {want}")
+    out = talk(port, (get % "localhost").encode().replace(
+        b"\r\nConn", b"\r\nOrigin: http://evil.example\r\nConn"))
+    if statuses_in(out) != [b"403"]:
+        raise Failure(f"a page of another origin: {out[:200]!r}")
+    print("only loopback's own names are answered to")
+
+
 def hang_up(s, rng):
     if rng.random() < 0.5:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -251,6 +271,7 @@ def check(binary):
             before = server.proc().fds()
             check_doubtful(server)
             check_pipelining(server)
+            check_names(server)
             check_cut(server, rng)
             check_slow(server, 10)
             until = time.monotonic() + 10
