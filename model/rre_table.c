@@ -7,6 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Tokens for each expert of a group from which on one without any is no accident: drawn tables have
+ * none, and a vocabulary trimmed to these many leaves one with a chance of n exp(-32). */
+#define TOKENS_ENOUGH 32
+
 struct token_key {
     uint64_t count, key; /* count 0 when there are no counts */
     int32_t token;
@@ -164,7 +168,7 @@ int rre_table_check(const uint16_t *row, int vocab, int n_expert, int top_k, con
             used[entry[j]] = 1;
         }
     }
-    if (n_used == n_expert || vocab < n_expert)
+    if (n_used == n_expert || vocab < TOKENS_ENOUGH * n_expert)
         return 0;
     int idle = 0;
     while (used[idle])

@@ -21,7 +21,8 @@ struct rre_table {
 int rre_table_draw(const struct rre_table *t, uint16_t *row, struct err *err);
 /* rre_table_check refuses a stored row [vocab, top_k] with an entry that is no expert of a group of
  * n_expert, with equal entries of one token, or with an expert that no token has although there are
- * tokens enough. ERR_MODEL, naming `what` (the tensor) and the domain. */
+ * tokens enough (32 an expert; with fewer, a trimmed vocabulary may have left one idle). ERR_MODEL,
+ * naming `what` (the tensor) and the domain. */
 int rre_table_check(const uint16_t *row, int vocab, int n_expert, int top_k, const char *what,
                     const char *domain, struct err *err);
 
