@@ -35,8 +35,8 @@ int host_options_table(struct host_options *o, struct opt *out)
         {"micro-batches", 0, OPT_INT, &o->n_micro, "N",
          "1 or 2 in flight; 0 (default): two when rows are enough", 0, 2},
         {"kv-tokens", 0, OPT_INT, &o->kv_tokens, "N",
-         "positions the KV cache holds; 0: what is needed, or to serve: for --max-seqs\n"
-         "sequences of full length, as far as a quarter of the memory goes",
+         "positions the KV cache holds; 0: what is needed; to serve, all of\n"
+         "--max-seqs at full length, as far as a quarter of the memory goes",
          0, LIMIT_CONTEXT},
         {"trace-hash", 0, OPT_STR, &o->trace_hash, "FILE",
          "write a hash of every row after every stage: seq pos layer stage hash", 0, 0},

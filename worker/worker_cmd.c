@@ -175,7 +175,7 @@ static int args_parse(int argc, char **argv, struct worker_args *a, struct err *
         {"placement", 0, OPT_STR, &a->placement, "FILE",
          "hold what FILE gives to the worker of this --name", 0, 0},
         {"domain", 0, OPT_STR, &a->domain, "LIST",
-         "hold the experts of these domains, as zh,code (models that have domains)", 0, 0},
+         "hold the experts of these domains: zh,code (models that have domains)", 0, 0},
         {"name", 'n', OPT_STR, &a->name, "NAME",
          "name in logs and placement files (default: the endpoint)", 0, 0},
         {"precision", 'p', OPT_STR, &a->precision, "TYPE",

@@ -9,9 +9,9 @@ import sys
 import unittest
 
 SIGMOE = ""
-COMMANDS = ["run", "serve", "worker", "chat", "inspect", "tokenize", "plan", "trace",
-            "upcycle", "extract", "eval", "loadtest", "calibrate",
-            "synth"]
+COMMANDS = ["run", "serve", "worker", "status", "rebalance", "drain", "join", "chat", "inspect",
+            "plan", "trace", "tokenize", "upcycle", "extract", "eval", "loadtest",
+            "calibrate", "synth"]
 
 
 def sigmoe(*args):
