@@ -117,10 +117,10 @@ static int lightest(const struct asked *a, int32_t *worker, double *at)
     return n;
 }
 
-/* level: how far the first n workers are filled when together they take all the rows. */
-static double level(const struct asked *a, const int32_t *worker, int n)
+/* level: how far the first n workers are filled when together they take `rows`. */
+static double level(const struct asked *a, const int32_t *worker, int n, int32_t rows)
 {
-    double work = a->count, power = 0;
+    double work = rows, power = 0;
     for (int i = 0; i < n; i++) {
         work += (double)load_of(a, worker[i]);
         power += speed_of(a, worker[i]);
@@ -139,21 +139,36 @@ static void sort_by_worker(struct share *share, int n)
     }
 }
 
+/* last_gets: how many rows the last of n workers gets if that pays: its part of an even filling, or
+ * just a piece, if it then still ends before the others would without it. 0: leave it out. */
+static int32_t last_gets(const struct asked *a, const int32_t *worker, const double *at, int n,
+                         int32_t piece_min)
+{
+    double speed = speed_of(a, worker[n - 1]);
+    int32_t even = (int32_t)((level(a, worker, n, a->count) - at[n - 1]) * speed);
+    if (even >= piece_min)
+        return even;
+    double end = at[n - 1] + piece_min / speed;
+    return end < level(a, worker, n - 1, a->count) ? piece_min : 0;
+}
+
 /* split: the most workers among whom everyone gets a piece worth having. Pieces are rounded down;
  * what is left over goes to the one that is filled least. Returns 0 when it does not pay. */
 static int split(const struct asked *a, int32_t piece_min, struct share *share)
 {
-    int32_t worker[PLAN_SPLIT_WAYS];
+    int32_t worker[PLAN_SPLIT_WAYS], last = 0;
     double at[PLAN_SPLIT_WAYS];
     int n = lightest(a, worker, at);
-    for (; n > 1; n--) {
-        double full = level(a, worker, n);
-        if (floor((full - at[n - 1]) * speed_of(a, worker[n - 1])) >= piece_min)
-            break;
-    }
-    double full = level(a, worker, n);
-    int32_t left = a->count;
-    for (int i = 0; i < n; i++) {
+    int most = a->count / piece_min;
+    n = n < most ? n : most;
+    while (n > 1 && (last = last_gets(a, worker, at, n, piece_min)) == 0)
+        n--;
+    if (n < 2)
+        return 0;
+    int32_t left = a->count - last;
+    double full = level(a, worker, n - 1, left);
+    share[n - 1] = (struct share){.worker = worker[n - 1], .count = last};
+    for (int i = 0; i < n - 1; i++) {
         int32_t piece = (int32_t)((full - at[i]) * speed_of(a, worker[i]));
         share[i] = (struct share){.worker = worker[i], .count = piece < left ? piece : left};
         left -= share[i].count;
@@ -166,14 +181,25 @@ static int split(const struct asked *a, int32_t piece_min, struct share *share)
     return n;
 }
 
+static int32_t piece_min_of(const struct plan_input *in)
+{
+    return in->split_rows > PLAN_SPLIT_ROWS_MIN ? in->split_rows : PLAN_SPLIT_ROWS_MIN;
+}
+
+int replica_ways(const struct plan_input *in, int32_t count, int n_holder)
+{
+    int by_load = in->choice == REPLICA_LEAST_LOADED || in->choice == REPLICA_BY_SPEED;
+    int ways = n_holder < PLAN_SPLIT_WAYS ? n_holder : PLAN_SPLIT_WAYS;
+    if (in->split_rows <= 0 || !by_load || count < 2 * piece_min_of(in))
+        return 1;
+    return count / piece_min_of(in) < ways ? count / piece_min_of(in) : ways;
+}
+
 int replica_share(const struct plan_input *in, int expert, int32_t count, const int32_t *holder,
                   int n_holder, const int32_t *worker_count, struct share *share)
 {
     struct asked a = {in, expert, count, holder, n_holder, worker_count};
-    int32_t piece_min = in->split_rows > PLAN_SPLIT_ROWS_MIN ? in->split_rows : PLAN_SPLIT_ROWS_MIN;
-    int may_split = in->split_rows > 0 && n_holder > 1 && count >= 2 * piece_min &&
-                    (in->choice == REPLICA_LEAST_LOADED || in->choice == REPLICA_BY_SPEED);
-    int n = may_split ? split(&a, piece_min, share) : 0;
+    int n = replica_ways(in, count, n_holder) > 1 ? split(&a, piece_min_of(in), share) : 0;
     if (n > 0)
         return n;
     int32_t worker = n_holder == 1 ? holder[0] : choose(&a);
