@@ -214,7 +214,8 @@ static int connect_pool(struct cluster *c, const struct cluster_config *cfg, str
                              .numerics = cfg->kernels->numerics,
                              .clock = cfg->clock,
                              .transport = transport_zmq_interface(c->transport),
-                             .choice = REPLICA_LEAST_LOADED,
+                             .choice = cfg->choice,
+                             .split_rows = cfg->split_rows,
                              .local = local_compute,
                              .local_user = c->local};
     rc = pool_create(&pc, &c->pool, err);

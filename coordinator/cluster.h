@@ -22,6 +22,8 @@ struct cluster_config {
     int n_worker;      /* started here */
     enum cluster_place place;
     enum cluster_transport transport;
+    enum replica_choice choice; /* see pool_config */
+    int split_rows;
     int worker_threads, spin_us; /* 0 threads: one a CPU */
     const char *workers_at;      /* "tcp://a,tcp://b": connect, start nothing; or NULL */
 };

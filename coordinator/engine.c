@@ -267,6 +267,7 @@ static int start_layer(struct engine *e, struct micro *m, struct err *err)
     if (rc == 0) {
         m->state = MICRO_AWAY;
         count_load(e, m);
+        record_layer(e->config.record, m == e->micro[0] ? 0 : 1, m, e->sparse_index[m->layer]);
         tell_routes(e, m);
         forward_shared(f, m, m->layer);
     }

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "coordinator/forward.h"
 #include "coordinator/pool.h"
+#include "coordinator/record.h"
 #include "coordinator/seq.h"
 #include "coordinator/trace.h"
 
@@ -18,14 +19,15 @@ struct engine_config {
     struct team *team;
     struct pool *pool; /* NULL for a dense model */
     const struct clock *clock;
-    struct trace *trace; /* NULL: off */
-    int kv_tokens;       /* positions the KV cache holds; 0: 4 x 4096 */
-    int rows_max;        /* rows a step; 0: 512 */
-    int prefill_chunk;   /* rows of one prompt a step; 0: rows_max */
-    int seqs_max;        /* 0: 64 */
-    int waiting_max;     /* 0: 1024 */
-    int n_micro;         /* 1, 2; 0: two when a step has rows enough */
-    int micro_rows_min;  /* two micro-batches only from twice this many rows; 0: 32 */
+    struct trace *trace;   /* NULL: off */
+    struct record *record; /* NULL: off */
+    int kv_tokens;         /* positions the KV cache holds; 0: 4 x 4096 */
+    int rows_max;          /* rows a step; 0: 512 */
+    int prefill_chunk;     /* rows of one prompt a step; 0: rows_max */
+    int seqs_max;          /* 0: 64 */
+    int waiting_max;       /* 0: 1024 */
+    int n_micro;           /* 1, 2; 0: two when a step has rows enough */
+    int micro_rows_min;    /* two micro-batches only from twice this many rows; 0: 32 */
 };
 
 struct engine;

@@ -41,7 +41,7 @@ static void resolve(struct engine *e)
     }
 }
 
-/* The rows are no sequence's, so they leave no trace. */
+/* The rows are no sequence's, so they leave no trace and are not recorded. */
 int engine_probe(struct engine *e, struct err *err)
 {
     struct seq *seq = e->probe != NULL ? first_held(e) : NULL;
@@ -54,7 +54,9 @@ int engine_probe(struct engine *e, struct err *err)
     struct forward *f = &e->forward;
     struct micro *m = e->micro[0];
     int end, ended = 0;
+    struct record *record = e->config.record;
     f->trace = NULL;
+    e->config.record = NULL;
     domain_probe_fill(e->probe, f, m, &end);
     m->state = MICRO_READY;
     e->n_micro = 1;
@@ -65,6 +67,7 @@ int engine_probe(struct engine *e, struct err *err)
     }
     domain_probe_release(e->probe, &e->kv);
     f->trace = e->config.trace;
+    e->config.record = record;
     if (ended) {
         resolve(e);
     }

@@ -49,6 +49,8 @@ static int start_cluster(struct host *h, const struct host_options *o, struct er
                                .n_worker = (int)o->workers,
                                .place = o->place,
                                .transport = o->transport,
+                               .choice = o->choice,
+                               .split_rows = (int)o->split_rows,
                                .worker_threads = (int)o->worker_threads,
                                .spin_us = (int)o->spin_us,
                                .workers_at = o->workers_at};
@@ -61,6 +63,13 @@ static int start_engine(struct host *h, const struct host_options *o, int kv_tok
     if (o->trace_hash != NULL && (h->trace.out = fopen(o->trace_hash, "w")) == NULL) {
         return err_sys(err, ERR_IO, "cannot write %s", o->trace_hash);
     }
+    int rows_max = o->rows_max > 0 ? (int)o->rows_max : 512;
+    int rc = o->record == NULL
+                 ? 0
+                 : record_start(o->record, &h->model->desc, rows_max, &clock_real, &h->record, err);
+    if (rc != 0) {
+        return rc;
+    }
     struct engine_config c = {.model = h->model,
                               .weights = h->weights,
                               .kernels = h->kernels,
@@ -69,6 +78,7 @@ static int start_engine(struct host *h, const struct host_options *o, int kv_tok
                               .pool = host_pool(h),
                               .clock = &clock_real,
                               .trace = o->trace_hash != NULL ? &h->trace : NULL,
+                              .record = h->record,
                               .kv_tokens = o->kv_tokens > 0 ? (int)o->kv_tokens : kv_tokens,
                               .rows_max = (int)o->rows_max,
                               .prefill_chunk = (int)o->prefill_chunk,
@@ -102,6 +112,11 @@ int host_trace_end(struct host *h, const struct host_options *o, struct err *err
 {
     int bad = h->trace.out != NULL && fclose(h->trace.out) != 0;
     h->trace.out = NULL;
+    int rc = record_stop(h->record, err);
+    h->record = NULL;
+    if (rc != 0) {
+        return rc;
+    }
     return bad ? err_sys(err, ERR_IO, "cannot write %s", o->trace_hash) : 0;
 }
 
@@ -110,6 +125,7 @@ void host_close(struct host *h)
     if (h->trace.out != NULL) {
         fclose(h->trace.out);
     }
+    record_stop(h->record, NULL);
     engine_destroy(h->engine);
     cluster_stop(h->cluster);
     weights_free_dense(h->weights);

@@ -12,13 +12,15 @@
 /* The options' values as the table fills them, and what they mean. */
 struct host_options {
     const char *transport_name, *precision_name, *place_name, *workers_at, *trace_hash;
+    const char *replicas_name, *record;
     int64_t workers, threads, worker_threads, spin_us, prefill_chunk, rows_max, n_micro, kv_tokens,
-        seqs_max;
+        seqs_max, split_rows;
     enum precision precision;
     enum cluster_transport transport;
     enum cluster_place place;
+    enum replica_choice choice;
 };
-#define HOST_OPTIONS_MAX 17
+#define HOST_OPTIONS_MAX 20
 /* host_options_table sets defaults and writes the options' rows to out [HOST_OPTIONS_MAX]; returns
  * how many. host_options_check gives the names their meaning after parsing. */
 int host_options_table(struct host_options *o, struct opt *out);
@@ -33,6 +35,7 @@ struct host {
     struct dense_weights *weights;
     struct engine *engine;
     struct trace trace;
+    struct record *record;
     int64_t load_ns;
 };
 
@@ -42,7 +45,8 @@ struct host {
 int host_open(struct host *h, const char *dir, struct err *err);
 int host_start(struct host *h, const struct host_options *o, int kv_tokens, int waiting_max,
                struct err *err);
-/* host_trace_end closes the trace file; ERR_IO when it could not be written. */
+/* host_trace_end closes the files of --trace-hash and --record; ERR_IO when one could not be
+ * written. */
 int host_trace_end(struct host *h, const struct host_options *o, struct err *err);
 void host_close(struct host *h);
 struct pool *host_pool(const struct host *h);

@@ -1,5 +1,6 @@
 /* host_options: the options that run and serve share; see host.h. */
 #include "coordinator/host.h"
+#include "router/strategy.h"
 
 #include <string.h>
 
@@ -8,6 +9,8 @@ int host_options_table(struct host_options *o, struct opt *out)
     *o = (struct host_options){.transport_name = "inproc",
                                .precision_name = "bf16",
                                .place_name = "contiguous",
+                               .replicas_name = "least-outstanding",
+                               .split_rows = 64,
                                .workers = 1,
                                .spin_us = -1,
                                .seqs_max = 64};
@@ -38,6 +41,15 @@ int host_options_table(struct host_options *o, struct opt *out)
          "positions the KV cache holds; 0: what is needed; to serve, all of\n"
          "--max-seqs at full length, as far as a quarter of the memory goes",
          0, LIMIT_CONTEXT},
+        {"replicas-by", 0, OPT_STR, &o->replicas_name, "NAME",
+         "which of several holders of an expert computes: fixed,\nleast-outstanding (default), "
+         "round-robin, two-choices,\nspeed (as measured), local; the tokens stay the same",
+         0, 0},
+        {"split-rows", 0, OPT_INT, &o->split_rows, "N",
+         "cut a hot expert's rows over its holders into pieces of\nat least N (64); 0: never", 0,
+         LIMIT_ROWS},
+        {"record", 0, OPT_STR, &o->record, "FILE",
+         "write which experts each token chose (sigmoe trace info)", 0, 0},
         {"trace-hash", 0, OPT_STR, &o->trace_hash, "FILE",
          "write a hash of every row after every stage: seq pos layer stage hash", 0, 0},
     };
@@ -59,6 +71,7 @@ static int choose(const char *option, const char *value, const char *const *name
 
 int host_options_check(struct host_options *o, struct err *err)
 {
+    const struct strategy *replicas;
     static const char *const transports[] = {"inproc", "ipc", "tcp"};
     static const char *const precisions[] = {"bf16", "f32"};
     static const char *const places[] = {"contiguous", "colocated", "spread"};
@@ -75,5 +88,9 @@ int host_options_check(struct host_options *o, struct err *err)
     o->place = (enum cluster_place)place;
     o->transport = (enum cluster_transport)transport;
     o->precision = precision == 1 ? PRECISION_F32 : PRECISION_BF16;
+    if (rc == 0) {
+        rc = strategy_get(STRATEGY_REPLICA, "--replicas-by", o->replicas_name, &replicas, err);
+    }
+    o->choice = rc == 0 ? replicas->choice : REPLICA_LEAST_LOADED;
     return rc;
 }

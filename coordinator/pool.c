@@ -89,6 +89,8 @@ void pool_destroy(struct pool *pool)
     wirebuf_pool_destroy(pool->wirebufs);
     free(pool->link);
     free(pool->load);
+    free(pool->speed);
+    free(pool->distance);
     free(pool);
 }
 
@@ -106,7 +108,11 @@ static int add_link(struct pool *pool, const char *endpoint, struct err *err)
     pool->link = link ? link : pool->link;
     int32_t *load = realloc(pool->load, n * sizeof(*load));
     pool->load = load ? load : pool->load;
-    if (!link || !load) {
+    float *speed = realloc(pool->speed, n * sizeof(*speed));
+    pool->speed = speed ? speed : pool->speed;
+    int32_t *distance = realloc(pool->distance, n * sizeof(*distance));
+    pool->distance = distance ? distance : pool->distance;
+    if (!link || !load || !speed || !distance) {
         return err_set(err, ERR_NOMEM, "no memory for %zu workers", n);
     }
     struct link *l;

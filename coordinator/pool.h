@@ -57,7 +57,8 @@ struct pool_config {
     int64_t call_timeout_ns;    /* a call without a reply: the worker is given up; 0: 30 s */
     int64_t ping_interval_ns;   /* 0: 1 s */
     int64_t ping_timeout_ns;    /* a worker silent so long with calls out is gone; 0: 10 s */
-    enum replica_choice choice;
+    enum replica_choice choice; /* who of several holders computes, router/plan.h */
+    int split_rows;             /* an expert with so many rows twice may be cut; 0: never */
     /* local computes what no worker can (layer, segments; see worker.h compute_item), on the
      * calling thread. NULL: a dispatch with such slots fails. */
     int (*local)(void *user, const struct msg_request *request, void *out, struct err *err);

@@ -285,9 +285,8 @@ static int dispatch_plan(struct pool *pool, struct dispatch_state *ds, const int
                             .slot_expert = d->slot_expert,
                             .only_slot = only,
                             .n_only = n_only,
-                            .choice = pool->config.choice,
-                            .load = pool->load,
                             .n_worker = pool->n_link};
+    pool_choice(pool, &in);
     call_list_init(&remote);
     call_list_init(&local);
     rc = plan_build(&plan, &in, &pool->arena, err);

@@ -95,7 +95,9 @@ struct pool {
     size_t row_bytes;
     struct link **link;
     int n_link;
-    int32_t *load; /* [n_link] assignments outstanding */
+    int32_t *load;     /* [n_link] assignments outstanding */
+    float *speed;      /* [n_link] of pool_choice */
+    int32_t *distance; /* [n_link] of pool_choice */
     int connecting;
     int targeted; /* links' targets hold */
     struct placement *table;
@@ -117,6 +119,8 @@ static inline int64_t pool_now(const struct pool *pool)
     return clock_now(pool->config.clock);
 }
 
+/* pool_choice tells a plan how to choose among holders, and of the workers what that needs. */
+void pool_choice(struct pool *pool, struct plan_input *in);
 /* pool_settle plans taken calls again, sends what credits allow and computes here what must be,
  * until nothing is left to move. */
 void pool_settle(struct pool *pool);
