@@ -2,6 +2,7 @@
  * placement, replica choice, load and seed. */
 #include "model/weights.h"
 #include "tools/loadtest.h"
+#include "tools/loadtest_place.h"
 #include "tools/shapes.h"
 #include "tools/sim/sim.h"
 
@@ -11,7 +12,6 @@
 #include <string.h>
 
 #define NAMES_MAX     16
-#define LOAD_ROWS     4096    /* rows sampled to plan a placement from, where there is no trace */
 #define BANK_VARIANTS 6       /* of --fast */
 #define BANK_ABOVE    2000000 /* workers x sparse layers from which plans are drawn again */
 #define SEED_PLAN     UINT64_C(0x706c616e) /* plans are made from other rows than are served */
@@ -29,8 +29,10 @@ struct simulate {
     struct cost_model cost;
     double *speed; /* [n_worker] */
     int n_worker;
-    const struct strategy *route[NAMES_MAX], *place[NAMES_MAX], *replica[NAMES_MAX];
+    const struct strategy *route[NAMES_MAX], *replica[NAMES_MAX];
+    struct loadtest_place place[NAMES_MAX];
     int n_route, n_place, n_replica;
+    char place_words[1024];
 };
 
 static char about[4096];
@@ -111,8 +113,8 @@ static int parse(int argc, char **argv, struct simulate *s, struct err *err)
         {"worker-threads", 0, OPT_INT, &s->worker_threads, "N", "of a worker on it (1)", 1, 1024},
         {"route", 0, OPT_STR, &s->routes_text, "NAME,...",
          "how rows choose experts (zipf; with --trace: model)", 0, 0},
-        {"placement", 0, OPT_STR, &s->places_text, "NAME,...", "where experts lie (contiguous)", 0,
-         0},
+        {"placement", 0, OPT_STR, &s->places_text, "NAME,...",
+         "where experts lie (contiguous), or a placement file", 0, 0},
         {"replica", 0, OPT_STR, &s->replicas_text, "NAME,...",
          "which of several holders computes (least-outstanding)", 0, 0},
         {"redundant", 0, OPT_INT, &s->redundant, "N",
@@ -205,6 +207,20 @@ static int strategies_get(enum strategy_kind kind, const char *option, const cha
     return rc;
 }
 
+static int places_get(struct simulate *s, struct err *err)
+{
+    const char *word[NAMES_MAX];
+    snprintf(s->place_words, sizeof(s->place_words), "%s", s->places_text);
+    s->n_place = list_split(s->place_words, word, NAMES_MAX);
+    if (s->n_place < 0)
+        return err_set(err, ERR_USAGE, "--placement '%.60s' is no list of at most %d names",
+                       s->places_text, NAMES_MAX);
+    int rc = 0;
+    for (int i = 0; rc == 0 && i < s->n_place; i++)
+        rc = loadtest_place_get(word[i], &s->place[i], err);
+    return rc;
+}
+
 static int hardware_get(const char *option, const char *name, struct hardware *out, struct err *err)
 {
     const struct hardware *h = hardware_find(name);
@@ -266,58 +282,12 @@ static int mean_all(struct simulate *s, struct err *err)
     rc = rc ? rc : workers_parse(s, err);
     rc = rc ? rc
             : strategies_get(STRATEGY_ROUTE, "--route", s->routes_text, s->route, &s->n_route, err);
-    rc = rc ? rc
-            : strategies_get(STRATEGY_PLACE, "--placement", s->places_text, s->place, &s->n_place,
-                             err);
+    rc = rc ? rc : places_get(s, err);
     rc = rc ? rc
             : strategies_get(STRATEGY_REPLICA, "--replica", s->replicas_text, s->replica,
                              &s->n_replica, err);
     rc = rc ? rc : costs_get(s, err);
     return rc ? rc : traffic_check(&s->traffic, err);
-}
-
-/* ---- placements ---- */
-
-/* place_make: from loads of rows that no request serves, so that no placement knows the future. */
-static int place_make(const struct simulate *s, const struct strategy *place,
-                      struct route_source *route, struct placement **out, struct err *err)
-{
-    const struct model_desc *d = s->desc;
-    size_t n = (size_t)d->n_layer * (size_t)d->n_expert;
-    int n_domain = s->traffic.spec.mix.n_domain > 0 ? s->traffic.spec.mix.n_domain : 1;
-    double *load = calloc(n, sizeof(*load)),
-           *by_domain = calloc(n * (size_t)n_domain, sizeof(double));
-    struct balance_worker *worker = calloc((size_t)s->n_worker, sizeof(*worker));
-    struct arena mem = {0};
-    int rc =
-        load && by_domain && worker ? 0 : err_set(err, ERR_NOMEM, "no memory to place experts");
-    for (int i = 0; rc == 0 && i < n_domain; i++)
-        rc = route_load(route, n_domain > 1 ? i : -1, LOAD_ROWS, by_domain + n * (size_t)i, err);
-    for (size_t i = 0; rc == 0 && i < n * (size_t)n_domain; i++)
-        load[i % n] += by_domain[i];
-    for (int i = 0; rc == 0 && i < s->n_worker; i++)
-        worker[i].speed = s->speed[i];
-    struct balance_input in = {.n_layer = d->n_layer,
-                               .n_expert = d->n_expert,
-                               .n_worker = s->n_worker,
-                               .load = load,
-                               .worker = worker,
-                               .n_redundant = (int)s->redundant,
-                               .n_group = d->n_group,
-                               .n_domain = n_domain,
-                               .domain_load = by_domain,
-                               .slots_a_step = (int)s->rows * d->top_k,
-                               .expert_bytes = weights_expert_bytes(d, s->precision)};
-    struct balance_table table;
-    if (rc == 0 && arena_init(&mem, balance_arena_bytes(&in)))
-        rc = err_set(err, ERR_NOMEM, "no memory to place experts on %d workers", s->n_worker);
-    rc = rc ? rc : place->place(&in, &table, &mem, err);
-    rc = rc ? rc : balance_to_placement(&table, out, err);
-    arena_fini(&mem);
-    free(load);
-    free(by_domain);
-    free(worker);
-    return rc;
 }
 
 /* ---- runs ---- */
@@ -336,7 +306,8 @@ static int kv_tokens(const struct simulate *s, const struct arrivals *a)
 }
 
 struct combination {
-    const struct strategy *route, *place, *replica;
+    const struct strategy *route, *replica;
+    const struct loadtest_place *place;
     struct route_source *source;
     struct placement *placement;
 };
@@ -404,6 +375,18 @@ static int run_loads(const struct simulate *s, const struct combination *c, json
     return rc;
 }
 
+static int place_one(const struct simulate *s, struct combination *c, struct err *err)
+{
+    const struct place_input in = {.desc = s->desc,
+                                   .precision = s->precision,
+                                   .n_worker = s->n_worker,
+                                   .speed = s->speed,
+                                   .n_redundant = (int)s->redundant,
+                                   .slots_a_step = (double)s->rows * s->desc->top_k,
+                                   .n_domain = s->traffic.spec.mix.n_domain};
+    return loadtest_place_make(c->place, &in, c->source, &c->placement, err);
+}
+
 static int source_make(const struct simulate *s, const struct strategy *route,
                        struct route_source **out, struct err *err)
 {
@@ -428,8 +411,8 @@ static int run_all(const struct simulate *s, json_t *report, struct err *err)
         struct combination c = {.route = s->route[r]};
         rc = source_make(s, c.route, &c.source, err);
         for (int p = 0; rc == 0 && p < s->n_place; p++) {
-            c.place = s->place[p];
-            rc = place_make(s, c.place, c.source, &c.placement, err);
+            c.place = &s->place[p];
+            rc = place_one(s, &c, err);
             for (int k = 0; rc == 0 && k < s->n_replica; k++) {
                 c.replica = s->replica[k];
                 rc = run_loads(s, &c, report, err);
