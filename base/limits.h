@@ -29,5 +29,7 @@
 #define LIMIT_FRAMES        6
 #define LIMIT_PAYLOAD_BYTES (1024L * 1024 * 1024)
 #define LIMIT_NAME_BYTES    256
+/* A piece of a tensor that a worker gives away: small beside a batch, so that batches go on. */
+#define LIMIT_CHUNK_BYTES (1024 * 1024)
 
 #endif

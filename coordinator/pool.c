@@ -377,8 +377,10 @@ static void on_message(struct pool *pool, struct link *l, struct frames *f)
     case MSG_HELLO:
     case MSG_REQUEST:
     case MSG_ASSIGN:
+    case MSG_FETCH:
+    case MSG_CHUNK: /* the pool never asks for one */
         l->failures++;
-        log_warn("pool", "worker %s (%s) sends what only a coordinator may; it is dropped", l->name,
+        log_warn("pool", "worker %s (%s) sends what nobody asked for; it is dropped", l->name,
                  l->endpoint);
         break;
     }

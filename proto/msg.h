@@ -23,7 +23,9 @@ enum msg_kind {
     MSG_PING,
     MSG_ERROR,
     MSG_ASSIGN,
-    MSG_ASSIGNED
+    MSG_ASSIGNED,
+    MSG_FETCH,
+    MSG_CHUNK
 };
 
 /* Whose fault an Error is. */
@@ -106,6 +108,29 @@ struct msg_assigned {
     int loaded, total;
     char text[256]; /* why it failed */
 };
+/* Which tensor of an expert. */
+enum fetch_part {
+    FETCH_GATE = 1,
+    FETCH_UP,
+    FETCH_DOWN,
+    FETCH_GATE_BIAS,
+    FETCH_UP_BIAS,
+    FETCH_DOWN_BIAS
+};
+/* A piece of an expert's tensor, as the checkpoint stores it; bytes 0 asks only what it is. */
+struct msg_fetch {
+    uint64_t call, offset;
+    int layer, expert, bytes;
+    enum fetch_part part;
+};
+/* Frame 1: `bytes` from `offset` of a tensor [rows, cols] (cols 0: [rows]); they lie within it. */
+struct msg_chunk {
+    uint64_t call, offset;
+    enum dtype dtype; /* f32, bf16 or f16 */
+    int rows, cols;
+    size_t bytes;
+    const void *data;
+};
 struct msg_error {
     uint64_t call;
     enum wire_error code;
@@ -124,6 +149,8 @@ struct msg {
         struct msg_error error;
         struct msg_assign assign;
         struct msg_assigned assigned;
+        struct msg_fetch fetch;
+        struct msg_chunk chunk;
     } u;
     enum wire_error fault; /* set when msg_parse fails: the code of the Error to answer with */
     void *parsed;          /* private: the protobuf tree, freed by msg_free */
@@ -154,6 +181,8 @@ int msg_build_ping(struct frames *out, const struct msg_ping *m);
 int msg_build_assign(struct frames *out, const struct msg_assign *m);
 /* The text is cut and made printable, as an Error's is. */
 int msg_build_assigned(struct frames *out, const struct msg_assigned *m);
+int msg_build_fetch(struct frames *out, const struct msg_fetch *m);
+int msg_build_chunk(struct frames *out, const struct msg_chunk *m, struct wirebuf *data);
 int msg_build_error(struct frames *out, uint64_t call, enum wire_error code, const char *text);
 
 #endif

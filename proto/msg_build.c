@@ -191,6 +191,42 @@ int msg_build_assigned(struct frames *out, const struct msg_assigned *m)
     return push_header(out, &header);
 }
 
+int msg_build_fetch(struct frames *out, const struct msg_fetch *m)
+{
+    Sigmoe__Fetch fetch = SIGMOE__FETCH__INIT;
+    fetch.call = m->call;
+    fetch.layer = (uint32_t)m->layer;
+    fetch.expert = (uint32_t)m->expert;
+    fetch.part = (uint32_t)m->part;
+    fetch.offset = m->offset;
+    fetch.bytes = (uint32_t)m->bytes;
+    Sigmoe__Header header = SIGMOE__HEADER__INIT;
+    header.kind_case = SIGMOE__HEADER__KIND_FETCH;
+    header.fetch = &fetch;
+    return push_header(out, &header);
+}
+
+int msg_build_chunk(struct frames *out, const struct msg_chunk *m, struct wirebuf *data)
+{
+    Sigmoe__Chunk chunk = SIGMOE__CHUNK__INIT;
+    chunk.call = m->call;
+    chunk.dtype = (uint32_t)m->dtype;
+    chunk.rows = (uint32_t)m->rows;
+    chunk.cols = (uint32_t)m->cols;
+    chunk.offset = m->offset;
+    Sigmoe__Header header = SIGMOE__HEADER__INIT;
+    header.kind_case = SIGMOE__HEADER__KIND_CHUNK;
+    header.chunk = &chunk;
+    int rc = push_header(out, &header);
+    if (rc == 0)
+        rc = frames_push_buf(out, data, m->bytes);
+    else
+        wirebuf_unref(data);
+    if (rc)
+        frames_close(out);
+    return rc;
+}
+
 int msg_build_error(struct frames *out, uint64_t call, enum wire_error code, const char *text)
 {
     char cut[sizeof(((struct msg_error *)0)->text)];

@@ -365,6 +365,52 @@ static int parse_assigned(struct parse *p, const Sigmoe__Assigned *in)
     return rc ? rc : copy_text(p, "Assigned.text", in->text, m->text, sizeof(m->text));
 }
 
+static int parse_fetch(struct parse *p, const Sigmoe__Fetch *in)
+{
+    struct msg_fetch *m = &p->out->u.fetch;
+    int part = 0;
+    if (in->call == 0)
+        return bad(p, WIRE_MALFORMED, "Fetch.call is 0; calls are counted from 1");
+    m->call = in->call;
+    m->offset = in->offset;
+    int rc = check_n_frame(p, "Fetch", 1);
+    rc = rc ? rc : in_range(p, "Fetch.layer", in->layer, 0, p->shape->n_layer - 1, &m->layer);
+    rc = rc ? rc : in_range(p, "Fetch.expert", in->expert, 0, p->shape->n_expert - 1, &m->expert);
+    rc = rc ? rc : in_range(p, "Fetch.part", in->part, FETCH_GATE, FETCH_DOWN_BIAS, &part);
+    rc = rc ? rc : in_range(p, "Fetch.bytes", in->bytes, 0, LIMIT_CHUNK_BYTES, &m->bytes);
+    m->part = (enum fetch_part)part;
+    return rc;
+}
+
+static int parse_chunk(struct parse *p, const Sigmoe__Chunk *in)
+{
+    struct msg_chunk *m = &p->out->u.chunk;
+    if (in->call == 0)
+        return bad(p, WIRE_MALFORMED, "Chunk.call is 0; calls are counted from 1");
+    if (in->dtype != DTYPE_F32 && in->dtype != DTYPE_BF16 && in->dtype != DTYPE_F16)
+        return bad(p, WIRE_MALFORMED, "Chunk.dtype is %u; it must be 1 (f32), 2 (bf16) or 3 (f16)",
+                   in->dtype);
+    m->call = in->call;
+    m->dtype = (enum dtype)in->dtype;
+    int rc = in_range(p, "Chunk.rows", in->rows, 1, LIMIT_D_FF, &m->rows);
+    rc = rc ? rc : in_range(p, "Chunk.cols", in->cols, 0, LIMIT_D_FF, &m->cols);
+    rc = rc ? rc : check_n_frame(p, "Chunk", 2);
+    if (rc)
+        return rc;
+    uint64_t total = (uint64_t)m->rows * (uint64_t)(m->cols ? m->cols : 1) * dtype_bytes(m->dtype);
+    m->bytes = frames_size(p->f, 1);
+    if (m->bytes > LIMIT_CHUNK_BYTES)
+        return bad(p, WIRE_MALFORMED, "Chunk: frame 1 has %zu bytes; at most %d are allowed",
+                   m->bytes, LIMIT_CHUNK_BYTES);
+    if (in->offset > total || m->bytes > total - in->offset)
+        return bad(p, WIRE_MALFORMED,
+                   "Chunk: %zu bytes from byte %llu are not within a tensor of %llu", m->bytes,
+                   (unsigned long long)in->offset, (unsigned long long)total);
+    m->offset = in->offset;
+    m->data = frames_data(p->f, 1);
+    return 0;
+}
+
 /* ---- the envelope ---- */
 
 static uint64_t call_of(const Sigmoe__Header *h)
@@ -378,6 +424,10 @@ static uint64_t call_of(const Sigmoe__Header *h)
         return h->not_held->call;
     case SIGMOE__HEADER__KIND_ERROR:
         return h->error->call;
+    case SIGMOE__HEADER__KIND_FETCH:
+        return h->fetch->call;
+    case SIGMOE__HEADER__KIND_CHUNK:
+        return h->chunk->call;
     default:
         return 0;
     }
@@ -415,6 +465,12 @@ static int parse_kind(struct parse *p, const Sigmoe__Header *h)
     case SIGMOE__HEADER__KIND_ASSIGNED:
         p->out->kind = MSG_ASSIGNED;
         return p->shape ? parse_assigned(p, h->assigned) : bad(p, WIRE_NO_HELLO, early, "Assigned");
+    case SIGMOE__HEADER__KIND_FETCH:
+        p->out->kind = MSG_FETCH;
+        return p->shape ? parse_fetch(p, h->fetch) : bad(p, WIRE_NO_HELLO, early, "Fetch");
+    case SIGMOE__HEADER__KIND_CHUNK:
+        p->out->kind = MSG_CHUNK;
+        return p->shape ? parse_chunk(p, h->chunk) : bad(p, WIRE_NO_HELLO, early, "Chunk");
     default:
         return bad(p, WIRE_MALFORMED, "the header is of no kind this version knows");
     }

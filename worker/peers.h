@@ -13,6 +13,7 @@ struct peer {
     uint64_t incarnation;
     char name[LIMIT_NAME_BYTES];
     int outstanding; /* requests taken and not answered yet */
+    int guest;       /* has no experts of its own: may only fetch */
     int64_t seen_ns;
     struct peer *next; /* private */
 };

@@ -6,6 +6,7 @@
  *                       -> ExpertRequest: credits, experts held -> queue
  *                       -> Ping: answer
  *                       -> Assign: load and drop (assign.c), Assigned
+ *                       -> Fetch: a piece of a tensor, by and by (fetch.c)
  *                       -> anything else or malformed: Error, counted, a log line a second at most
  *     on_check:   queue -> batch_run -> replies
  *
@@ -29,6 +30,12 @@
 
 /* ---- messages ---- */
 
+/* is_guest: the caller has no experts to compare; it is here to fetch them. */
+static int is_guest(const struct msg_hello *m)
+{
+    return m->fingerprint.lo == 0 && m->fingerprint.hi == 0;
+}
+
 /* hello_check: is this a coordinator of the same model in the same precision? */
 static enum wire_error hello_check(const struct worker *w, const struct msg_hello *m, char *text,
                                    size_t size)
@@ -36,7 +43,7 @@ static enum wire_error hello_check(const struct worker *w, const struct msg_hell
     char ours[33], theirs[33];
     hash_hex(w->model->fingerprint, ours);
     hash_hex(m->fingerprint, theirs);
-    if (!hash_equal(w->model->fingerprint, m->fingerprint)) {
+    if (!is_guest(m) && !hash_equal(w->model->fingerprint, m->fingerprint)) {
         snprintf(
             text, size,
             "worker %.64s holds model %s, you run model %s; start both with the same checkpoint",
@@ -51,7 +58,7 @@ static enum wire_error hello_check(const struct worker *w, const struct msg_hell
                  m->d_wire);
         return WIRE_MALFORMED;
     }
-    if (m->dtype != w->shape.dtype) {
+    if (!is_guest(m) && m->dtype != w->shape.dtype) {
         snprintf(text, size,
                  "worker %.64s computes in %s, you run in %s; start both with the same --precision",
                  w->name, dtype_name(w->shape.dtype), dtype_name(m->dtype));
@@ -95,6 +102,7 @@ static void on_hello(struct worker *w, const struct sock_peer *from, const struc
     if (peer->incarnation != m->incarnation)
         log_info("worker", "%s: coordinator %s says Hello", w->name, m->name);
     peer->incarnation = m->incarnation;
+    peer->guest = is_guest(m);
     peer->seen_ns = clock_now(&clock_real);
     snprintf(peer->name, sizeof(peer->name), "%s", m->name);
     answer_welcome(w, from);
@@ -161,7 +169,13 @@ static int on_request(struct worker *w, struct peer *peer, struct job *job)
 static int dispatch(struct worker *w, const struct sock_peer *from, struct peer *peer,
                     struct job *job)
 {
-    switch (job->msg.kind) {
+    enum msg_kind kind = job->msg.kind;
+    if (peer && peer->guest && (kind == MSG_REQUEST || kind == MSG_ASSIGN)) {
+        answer_error(w, from, kind == MSG_REQUEST ? job->msg.u.request.call : 0, WIRE_FINGERPRINT,
+                     "a guest may only fetch; say Hello with the model's fingerprint");
+        return 0;
+    }
+    switch (kind) {
     case MSG_HELLO:
         on_hello(w, from, &job->msg.u.hello);
         return 0;
@@ -170,6 +184,9 @@ static int dispatch(struct worker *w, const struct sock_peer *from, struct peer 
         return 0;
     case MSG_REQUEST:
         return on_request(w, peer, job);
+    case MSG_FETCH:
+        fetch_take(w->fetch, from, &job->msg.u.fetch);
+        return 0;
     case MSG_ASSIGN:
         assign_take(w->assign, from, &job->msg.u.assign);
         return 0;
@@ -178,7 +195,7 @@ static int dispatch(struct worker *w, const struct sock_peer *from, struct peer 
         return 0;
     default:
         answer_error(w, from, 0, WIRE_MALFORMED,
-                     "a worker takes Hello, ExpertRequest, Ping and Assign, nothing else");
+                     "a worker takes Hello, ExpertRequest, Ping, Assign and Fetch, nothing else");
         return 0;
     }
 }
@@ -363,6 +380,10 @@ static int open_all(struct worker *w, const struct worker_config *config, void *
     w->assign = assign_create(w);
     if (!w->assign)
         return err_set(err, ERR_NOMEM, "no memory for a worker's assignments");
+    int64_t bytes_s = config->fetch_bytes_s ? config->fetch_bytes_s : FETCH_BYTES_S;
+    w->fetch = fetch_create(w, bytes_s > 0 ? bytes_s : 0);
+    if (!w->fetch)
+        return err_set(err, ERR_NOMEM, "no memory for a worker's pieces");
     watch(w);
     return 0;
 }
@@ -394,6 +415,7 @@ void worker_destroy(struct worker *w)
     ev_idle_stop(w->loop, &w->idle);
     ev_timer_stop(w->loop, &w->reaper);
     assign_destroy(w->assign);
+    fetch_destroy(w->fetch);
     sock_close(w->sock);
     queue_destroy(w->queue);
     peers_destroy(w->peers);

@@ -11,6 +11,8 @@
 
 struct worker;
 
+#define FETCH_BYTES_S ((int64_t)256 << 20)
+
 struct worker_config {
     const char *name;          /* for logs; NULL: made from the endpoint */
     const char *listen;        /* endpoint */
@@ -22,6 +24,7 @@ struct worker_config {
     int row_limit;         /* rows a request; 0: 4096 */
     const uint8_t *held;   /* [n_layer, n_expert] 0/1: what to load; NULL: everything */
     int fixed;             /* coordinators may not change what is held */
+    int64_t fetch_bytes_s; /* how fast weights are given away; 0: FETCH_BYTES_S; < 0: never */
 };
 
 /* worker_create binds, so that an occupied port is told at once, then loads the experts (progress

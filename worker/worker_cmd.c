@@ -24,7 +24,7 @@
 
 struct worker_args {
     const char *model, *listen, *experts, *part, *placement, *domain, *precision, *name;
-    int64_t threads, credits, row_limit, spin_us, ready_fd;
+    int64_t threads, credits, row_limit, spin_us, ready_fd, fetch_rate;
     int insecure, fixed;
 };
 
@@ -190,6 +190,9 @@ static int args_parse(int argc, char **argv, struct worker_args *a, struct err *
          "microseconds that waiting threads spin before they sleep (default 20)", 0, 1000000},
         {"fixed", 0, OPT_FLAG, &a->fixed, NULL,
          "let no coordinator change what this worker holds (sigmoe rebalance)", 0, 0},
+        {"fetch-rate", 0, OPT_SIZE, &a->fetch_rate, "BYTES",
+         "a second, given to sigmoe extract --from (default 256M);\n0: no weights are given away",
+         0, 0},
         {"insecure", 0, OPT_FLAG, &a->insecure, NULL,
          "listen on an address that other hosts reach, without encryption", 0, 0},
         {"ready-fd", 0, OPT_INT, &a->ready_fd, "FD",
@@ -295,7 +298,8 @@ static int worker_main(const struct worker_args *a, struct err *err)
                                    .spin_us = (int)a->spin_us,
                                    .credits = (int)a->credits,
                                    .row_limit = (int)a->row_limit,
-                                   .fixed = a->fixed};
+                                   .fixed = a->fixed,
+                                   .fetch_bytes_s = a->fetch_rate ? a->fetch_rate : -1};
     mallopt(M_MMAP_THRESHOLD, MALLOC_KEEP_BYTES);
     mallopt(M_TRIM_THRESHOLD, 4 * MALLOC_KEEP_BYTES);
     int rc = precision_parse(a->precision, &config.precision, err);
@@ -321,6 +325,7 @@ int cmd_worker(int argc, char **argv)
                                .credits = 8,
                                .row_limit = 4096,
                                .spin_us = -1,
+                               .fetch_rate = FETCH_BYTES_S,
                                .ready_fd = STDOUT_FILENO};
     struct err err = {0};
     int rc = args_parse(argc, argv, &args, &err);

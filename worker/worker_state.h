@@ -1,11 +1,12 @@
 /* worker_state: what one worker is made of; private to worker.c (messages, loop, life), batch.c
- * (computing), assign.c (what it holds) and answer.c (sending). */
+ * (computing), assign.c (what it holds), fetch.c (what it gives away) and answer.c (sending). */
 #ifndef WORKER_WORKER_STATE_H
 #define WORKER_WORKER_STATE_H
 
 #include "proto/msg.h"
 #include "proto/sock.h"
 #include "worker/assign.h"
+#include "worker/fetch.h"
 #include "worker/peers.h"
 #include "worker/queue.h"
 #include "worker/worker.h"
@@ -29,6 +30,7 @@ struct worker {
     struct peers *peers;
     struct queue *queue;
     struct assign *assign;
+    struct fetch *fetch;
     enum precision precision;
     int fixed;                 /* Assign is refused */
     struct compute_item *item; /* [n_item_max] */

@@ -109,6 +109,12 @@ static int build(struct frames *out, const struct msg *m)
     case MSG_ASSIGNED:
         rc = msg_build_assigned(out, &m->u.assigned);
         break;
+    case MSG_FETCH:
+        rc = msg_build_fetch(out, &m->u.fetch);
+        break;
+    case MSG_CHUNK:
+        rc = msg_build_chunk(out, &m->u.chunk, copy_of(pool, m->u.chunk.data, m->u.chunk.bytes));
+        break;
     }
     wirebuf_pool_destroy(pool);
     return rc;
@@ -142,6 +148,14 @@ static void use(const struct msg *m)
     if (m->kind == MSG_NOT_HELD)
         for (int i = 0; i < m->u.not_held.n_expert; i++)
             sink += m->u.not_held.expert[i];
+    if (m->kind == MSG_CHUNK) {
+        const struct msg_chunk *c = &m->u.chunk;
+        uint64_t total =
+            (uint64_t)c->rows * (uint64_t)(c->cols ? c->cols : 1) * dtype_bytes(c->dtype);
+        require(c->bytes <= LIMIT_CHUNK_BYTES && c->offset + c->bytes <= total, "a piece outside");
+        for (size_t i = 0; i < c->bytes; i++)
+            sink += ((const uint8_t *)c->data)[i];
+    }
     if (m->kind == MSG_WELCOME)
         for (size_t i = 0; i < m->u.welcome.held_bytes; i++)
             sink += m->u.welcome.held[i];

@@ -29,6 +29,8 @@ struct draft {
     Sigmoe__Error error;
     Sigmoe__Assign assign;
     Sigmoe__Assigned assigned;
+    Sigmoe__Fetch fetch;
+    Sigmoe__Chunk chunk;
     uint8_t fingerprint[16], held[4];
     uint32_t expert[16], count[16];
     int32_t index[16];
@@ -48,6 +50,8 @@ static void draft_init(struct draft *d)
                         .error = SIGMOE__ERROR__INIT,
                         .assign = SIGMOE__ASSIGN__INIT,
                         .assigned = SIGMOE__ASSIGNED__INIT,
+                        .fetch = SIGMOE__FETCH__INIT,
+                        .chunk = SIGMOE__CHUNK__INIT,
                         .expert = {0, 4, 9},
                         .count = {5, 1, 3},
                         .index = {0, 1, 2, 3, 4, 2, 4, 0, 1}};
@@ -67,6 +71,16 @@ static void draft_init(struct draft *d)
     d->assigned.total = 3;
     d->assigned.text = d->text;
     d->request.call = d->reply.call = d->not_held.call = 77;
+    d->fetch.call = d->chunk.call = 77;
+    d->fetch.layer = 2;
+    d->fetch.expert = 9;
+    d->fetch.part = FETCH_DOWN;
+    d->fetch.offset = 8;
+    d->fetch.bytes = LIMIT_CHUNK_BYTES;
+    d->chunk.dtype = DTYPE_BF16;
+    d->chunk.rows = 6;
+    d->chunk.cols = 4; /* 48 bytes, of which frame 1 has the last 40 */
+    d->chunk.offset = 8;
     d->request.layer = d->reply.layer = d->not_held.layer = 2;
     d->request.dtype = d->reply.dtype = DTYPE_BF16;
     d->request.d_wire = d->reply.d_wire = 4;
@@ -84,7 +98,7 @@ static void draft_init(struct draft *d)
 static void draft_frames(struct draft *d, enum msg_kind kind, struct frames *f)
 {
     static const uint8_t zeros[256];
-    static const size_t n_frame[] = {0, 1, 1, 3, 2, 1, 1, 1, 1, 1};
+    static const size_t n_frame[] = {0, 1, 1, 3, 2, 1, 1, 1, 1, 1, 1, 2};
     uint8_t bytes[1024];
     d->header.kind_case = (Sigmoe__Header__KindCase)kind;
     switch (kind) {
@@ -114,6 +128,12 @@ static void draft_frames(struct draft *d, enum msg_kind kind, struct frames *f)
         break;
     case MSG_ASSIGNED:
         d->header.assigned = &d->assigned;
+        break;
+    case MSG_FETCH:
+        d->header.fetch = &d->fetch;
+        break;
+    case MSG_CHUNK:
+        d->header.chunk = &d->chunk;
         break;
     }
     frames_init(f);
@@ -158,7 +178,7 @@ static void refuse(struct draft *d, enum msg_kind kind, const struct wire_shape 
 static void drafts_are_good_before_they_are_changed(void **state)
 {
     (void)state;
-    for (enum msg_kind kind = MSG_HELLO; kind <= MSG_ASSIGNED; kind++) {
+    for (enum msg_kind kind = MSG_HELLO; kind <= MSG_CHUNK; kind++) {
         struct draft d;
         struct frames f;
         struct msg m;
@@ -349,15 +369,59 @@ static void bad_assignments_are_refused(void **state)
     BAD(MSG_ASSIGNED, WIRE_MALFORMED, "Assigned.text has 256 bytes", memset(d->text, 'e', 256));
 }
 
+static void bad_pieces_are_refused(void **state)
+{
+    (void)state;
+    BAD(MSG_FETCH, WIRE_MALFORMED, "Fetch.call is 0", d->fetch.call = 0);
+    BAD(MSG_FETCH, WIRE_MALFORMED, "Fetch has 2 frames", d->n_frame = 2);
+    BAD(MSG_FETCH, WIRE_MALFORMED, "Fetch.layer is 3", d->fetch.layer = 3);
+    BAD(MSG_FETCH, WIRE_MALFORMED, "Fetch.expert is 10", d->fetch.expert = 10);
+    BAD(MSG_FETCH, WIRE_MALFORMED, "Fetch.part is 0", d->fetch.part = 0);
+    BAD(MSG_FETCH, WIRE_MALFORMED, "Fetch.part is 7", d->fetch.part = 7);
+    BAD(MSG_FETCH, WIRE_MALFORMED, "Fetch.bytes is 1048577", d->fetch.bytes++);
+    BAD(MSG_CHUNK, WIRE_MALFORMED, "Chunk.call is 0", d->chunk.call = 0);
+    BAD(MSG_CHUNK, WIRE_MALFORMED, "Chunk.dtype is 0", d->chunk.dtype = 0);
+    BAD(MSG_CHUNK, WIRE_MALFORMED, "Chunk.dtype is 4", d->chunk.dtype = DTYPE_U16);
+    BAD(MSG_CHUNK, WIRE_MALFORMED, "Chunk.rows is 0", d->chunk.rows = 0);
+    BAD(MSG_CHUNK, WIRE_MALFORMED, "Chunk.rows is 1048577", d->chunk.rows = LIMIT_D_FF + 1);
+    BAD(MSG_CHUNK, WIRE_MALFORMED, "Chunk.cols is 1048577", d->chunk.cols = LIMIT_D_FF + 1);
+    BAD(MSG_CHUNK, WIRE_MALFORMED, "Chunk has 1 frames", d->n_frame = 1);
+    BAD(MSG_CHUNK, WIRE_MALFORMED, "Chunk has 3 frames", d->n_frame = 3);
+    BAD(MSG_CHUNK, WIRE_MALFORMED, "not within a tensor of 48", d->chunk.offset = 9);
+    BAD(MSG_CHUNK, WIRE_MALFORMED, "not within a tensor of 48", d->chunk.offset = UINT64_MAX);
+    BAD(MSG_CHUNK, WIRE_MALFORMED, "not within a tensor of 12", d->chunk.cols = 0);
+}
+
+static void a_piece_above_its_limit_is_refused(void **state)
+{
+    (void)state;
+    struct frames f;
+    struct msg m;
+    struct err err = {0};
+    struct wirebuf_pool *pool = wirebuf_pool_create();
+    struct wirebuf *data = wirebuf_get(pool, LIMIT_CHUNK_BYTES + 1);
+    assert_non_null(data);
+    memset(wirebuf_data(data), 0, LIMIT_CHUNK_BYTES + 1);
+    struct msg_chunk chunk = {
+        .call = 77, .dtype = DTYPE_F32, .rows = 1024, .cols = 1024, .bytes = LIMIT_CHUNK_BYTES + 1};
+    frames_init(&f);
+    assert_int_equal(msg_build_chunk(&f, &chunk, data), 0);
+    assert_int_equal(msg_parse(&f, &shape, &m, NULL, &err), ERR_PROTO);
+    assert_non_null(strstr(err.text, "Chunk: frame 1 has 1048577 bytes; at most 1048576"));
+    frames_close(&f);
+    wirebuf_pool_destroy(pool);
+}
+
 static void what_needs_hello_is_refused_before_it(void **state)
 {
     (void)state;
-    static const enum msg_kind kinds[] = {MSG_REQUEST, MSG_REPLY, MSG_NOT_HELD, MSG_ASSIGN,
-                                          MSG_ASSIGNED};
+    static const enum msg_kind kinds[] = {MSG_REQUEST,  MSG_REPLY, MSG_NOT_HELD, MSG_ASSIGN,
+                                          MSG_ASSIGNED, MSG_FETCH, MSG_CHUNK};
     static const char *const words[] = {"ExpertRequest came before", "ExpertReply came before",
-                                        "NotHeld came before", "Assign came before",
-                                        "Assigned came before"};
-    for (int i = 0; i < 5; i++) {
+                                        "NotHeld came before",       "Assign came before",
+                                        "Assigned came before",      "Fetch came before",
+                                        "Chunk came before"};
+    for (int i = 0; i < 7; i++) {
         struct draft d;
         draft_init(&d);
         refuse(&d, kinds[i], NULL, WIRE_NO_HELLO, words[i], __LINE__);
@@ -414,6 +478,8 @@ int main(void)
         cmocka_unit_test(bad_reply_is_refused),
         cmocka_unit_test(bad_small_messages_are_refused),
         cmocka_unit_test(bad_assignments_are_refused),
+        cmocka_unit_test(bad_pieces_are_refused),
+        cmocka_unit_test(a_piece_above_its_limit_is_refused),
         cmocka_unit_test(what_needs_hello_is_refused_before_it),
         cmocka_unit_test(bad_envelope_is_refused),
     };

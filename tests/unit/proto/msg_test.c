@@ -245,6 +245,48 @@ static void assignments_come_back(void **state)
     frames_close(&f);
 }
 
+static void pieces_come_back(void **state)
+{
+    (void)state;
+    struct frames f;
+    struct msg m;
+    struct wirebuf_pool *pool = wirebuf_pool_create();
+    frames_init(&f);
+    struct msg_fetch fetch = {.call = 5,
+                              .layer = 1,
+                              .expert = 9,
+                              .part = FETCH_UP_BIAS,
+                              .offset = 1ull << 40,
+                              .bytes = 6};
+    assert_int_equal(msg_build_fetch(&f, &fetch), 0);
+    parse_ok(&f, &shape, &m);
+    assert_int_equal(m.kind, MSG_FETCH);
+    assert_int_equal(m.u.fetch.call, 5);
+    assert_int_equal(m.u.fetch.layer, 1);
+    assert_int_equal(m.u.fetch.expert, 9);
+    assert_int_equal(m.u.fetch.part, FETCH_UP_BIAS);
+    assert_int_equal(m.u.fetch.offset, 1ull << 40);
+    assert_int_equal(m.u.fetch.bytes, 6);
+    msg_free(&m);
+    frames_close(&f);
+    struct wirebuf *data = wirebuf_get(pool, 6);
+    assert_non_null(data);
+    memcpy(wirebuf_data(data), "piece", 6);
+    struct msg_chunk chunk = {
+        .call = 5, .dtype = DTYPE_F16, .rows = 3, .cols = 0, .offset = 0, .bytes = 6};
+    assert_int_equal(msg_build_chunk(&f, &chunk, data), 0);
+    parse_ok(&f, &shape, &m);
+    assert_int_equal(m.kind, MSG_CHUNK);
+    assert_int_equal(m.u.chunk.dtype, DTYPE_F16);
+    assert_int_equal(m.u.chunk.rows, 3);
+    assert_int_equal(m.u.chunk.cols, 0);
+    assert_int_equal(m.u.chunk.bytes, 6);
+    assert_memory_equal(m.u.chunk.data, "piece", 6);
+    msg_free(&m);
+    frames_close(&f);
+    wirebuf_pool_destroy(pool);
+}
+
 static void builders_drop_what_they_took_when_they_fail(void **state)
 {
     (void)state;
@@ -297,6 +339,7 @@ int main(void)
         cmocka_unit_test(request_and_reply_come_back),
         cmocka_unit_test(small_messages_come_back),
         cmocka_unit_test(assignments_come_back),
+        cmocka_unit_test(pieces_come_back),
         cmocka_unit_test(builders_drop_what_they_took_when_they_fail),
         cmocka_unit_test(unknown_fields_are_skipped),
     };
