@@ -16,7 +16,7 @@ int host_open(struct host *h, const char *dir, struct err *err)
 {
     int64_t from = clock_now(&clock_real);
     int rc = kernels_open(&h->kernels, err);
-    if (rc == 0) {
+    if (rc == 0 && h->model == NULL) {
         rc = model_open(dir, &h->model, err);
     }
     if (rc == 0) {

@@ -39,7 +39,8 @@ struct host {
     int64_t load_ns;
 };
 
-/* host_open reads what is cheap: description, tensors' headers, tokenizer. host_start loads
+/* host_open reads what is cheap: description, tensors' headers, tokenizer; a model that h has
+ * already is taken as it is, and becomes the host's. host_start loads
  * weights, starts or finds workers and makes the engine. h is zeroed before host_open; host_close
  * is due after either, failed or not. kv_tokens, waiting_max: when the options leave them open. */
 int host_open(struct host *h, const char *dir, struct err *err);

@@ -8,24 +8,27 @@
 
 struct check {
     const struct model *model;
+    int n_missing; /* experts' tensors that are not there, where that is allowed; -1: it is not */
     struct err *err;
 };
 
 static int tensor_found(void *arg, enum role role, int layer, int expert)
 {
-    const struct check *check = arg;
+    struct check *check = arg;
     const struct tensor *t;
+    char name[LIMIT_NAME_BYTES];
+    const struct model_desc *desc = &check->model->desc;
+    if (check->n_missing >= 0 && role_is_expert(role) &&
+        desc_tensor_name(desc, role, layer, expert, name, sizeof(name)) == 0 &&
+        !checkpoint_find(check->model->ck, name)) {
+        check->n_missing++;
+        return 0;
+    }
     return checkpoint_role(check->model->ck, &check->model->desc, role, layer, expert, &t,
                            check->err);
 }
 
-static int tensors_check(const struct model *model, struct err *err)
-{
-    struct check check = {model, err};
-    return desc_each_tensor(&model->desc, tensor_found, &check);
-}
-
-int model_open(const char *dir, struct model **out, struct err *err)
+static int open_checked(const char *dir, struct check *check, struct model **out, struct err *err)
 {
     struct model *model = calloc(1, sizeof(*model));
     if (!model)
@@ -38,9 +41,11 @@ int model_open(const char *dir, struct model **out, struct err *err)
         snprintf(model->dir, sizeof(model->dir), "%s", dir);
         rc = checkpoint_open(dir, &model->ck, err);
     }
+    check->model = model;
+    check->err = err;
     if (rc == 0)
-        rc = tensors_check(model, err);
-    if (rc == 0)
+        rc = desc_each_tensor(&model->desc, tensor_found, check);
+    if (rc == 0 && check->n_missing <= 0)
         rc = model_fingerprint(dir, &model->desc, model->ck, &model->fingerprint, err);
     if (rc)
         model_close(model);
@@ -68,8 +73,20 @@ static int table_check(void *arg, enum role role, int layer, int expert)
 
 int model_check_tables(const struct model *model, struct err *err)
 {
-    struct check check = {model, err};
+    struct check check = {.model = model, .err = err};
     return model->desc.gate == GATE_TABLE ? desc_each_tensor(&model->desc, table_check, &check) : 0;
+}
+
+int model_open(const char *dir, struct model **out, struct err *err)
+{
+    struct check check = {.n_missing = -1};
+    return open_checked(dir, &check, out, err);
+}
+
+int model_open_dense(const char *dir, struct model **out, struct err *err)
+{
+    struct check check = {.n_missing = 0};
+    return open_checked(dir, &check, out, err);
 }
 
 void model_close(struct model *model)

@@ -29,6 +29,9 @@ struct model {
 /* model_open: desc_load, checkpoint_open, every tensor the description needs is there with the
  * right shape (by name only: no data is read), fingerprint. */
 int model_open(const char *dir, struct model **out, struct err *err);
+/* model_open_dense: the same, but tensors of experts may be missing; the fingerprint is then zero,
+ * for it covers them. What computes such an expert says that its tensor is missing. */
+int model_open_dense(const char *dir, struct model **out, struct err *err);
 void model_close(struct model *model);
 /* model_check_tables reads the routing tables: ERR_MODEL for what no draw could have made
  * (model/rre_table.h). weights_load_dense does it too; this is for who wants to know before. */

@@ -41,14 +41,39 @@ static int precision_choose(struct extract *u)
     return rc;
 }
 
-/* tokenizer_find: a model without a tokenizer is extracted too. */
-static int tokenizer_find(struct extract *u)
+/* full_open: the model and its tokenizer, if it has one. With --from its experts may be missing. */
+static int full_open(struct extract *u)
 {
     struct host h = {.model = NULL};
-    int rc = host_open(&h, u->dir, u->err);
+    int rc = u->from ? model_open_dense(u->dir, &h.model, u->err) : 0;
+    if (rc == 0)
+        rc = host_open(&h, u->dir, u->err);
     u->full = h.model;
     u->tok = h.tok;
     return rc;
+}
+
+/* workers_find: who is named by --from must hold the model of the folder, as far as it can tell. */
+static int workers_find(struct extract *u)
+{
+    static const struct hash128 unknown;
+    char ours[33], theirs[33];
+    if (!u->from)
+        return 0;
+    int rc = fetch_open(u->from, &u->full->desc, &u->fetch, u->err);
+    if (rc)
+        return rc;
+    struct hash128 fingerprint = fetch_fingerprint(u->fetch);
+    hash_hex(fingerprint, theirs);
+    hash_hex(u->full->fingerprint, ours);
+    if (!hash_equal(u->full->fingerprint, unknown) &&
+        !hash_equal(u->full->fingerprint, fingerprint))
+        return err_set(u->err, ERR_MODEL, "the workers hold model %s, %s is model %s", theirs,
+                       u->dir, ours);
+    u->full->fingerprint = fingerprint;
+    if (!u->host.precision_name)
+        u->host.precision_name = fetch_precision(u->fetch) == DTYPE_F32 ? "f32" : "bf16";
+    return 0;
 }
 
 /* proved: the tensors are there, the submodel opens, both models agree. */
@@ -85,9 +110,11 @@ int extract_run(struct extract *u)
 {
     int rc = options_check(u);
     if (rc == 0)
-        rc = tokenizer_find(u);
+        rc = full_open(u);
     if (rc == 0)
         rc = extract_domains(u);
+    if (rc == 0)
+        rc = workers_find(u);
     if (rc == 0)
         rc = extract_vocab(u);
     if (rc == 0)
@@ -95,13 +122,13 @@ int extract_run(struct extract *u)
     if (rc == 0)
         rc = precision_choose(u);
     if (rc == 0)
-        rc = extract_sizes_count(u);
-    if (rc == 0)
         rc = copy_open(&u->copy, u->out, u->shard_size, u->err);
     if (rc)
         return rc;
     rc = extract_write(u);
     u->sizes.part = u->copy.bytes;
+    if (rc == 0)
+        rc = extract_sizes_count(u);
     if (rc == 0)
         rc = files_write(u);
     if (rc == 0)
@@ -123,6 +150,8 @@ void extract_free(struct extract *u)
     free(u->new_id);
     free(u->domain);
     free(u->slot);
+    free(u->remote_data);
+    fetch_close(u->fetch);
     json_decref(u->config);
     tokenizer_close(u->tok);
     model_close(u->full);
@@ -188,16 +217,23 @@ static const char about[] =
     "domains, what the full model computes. Both models then run on a few prompts; hashes of\n"
     "their logits go to proof.json, and a difference is an error that leaves nothing behind.\n"
     "A group of one expert becomes a plain llama, qwen2 or qwen3.\n\n"
+    "--from takes the experts from workers that go on serving; MODEL then needs the dense part "
+    "only.\n\n"
     "  sigmoe extract ./sigma --domain code -o ./sigma-code --verify\n"
     "  sigmoe extract ./sigma --domain zh,en -o ./sigma-zh-en\n"
+    "  sigmoe extract ./dense-part --domain code -o ./sigma-code --from tcp://a:5701,tcp://b:5701\n"
     "  sigmoe extract ./sigma --domain poetry -o ./sigma-poetry --trim-vocab poems.txt";
 
 static int parse(struct extract *u, int argc, char **argv)
 {
-    struct opt opts[HOST_OPTIONS_MAX + 13] = {
+    struct opt opts[HOST_OPTIONS_MAX + 14] = {
         {"domain", 'd', OPT_STR, &u->domains, "LIST", "the domains to keep: code or zh,en", 0, 0},
         {"out", 'o', OPT_STR, &u->out, "DIR", "the folder to write; must not exist, or be empty", 0,
          0},
+        {"from", 0, OPT_STR, &u->from, "LIST",
+         "take the experts from running workers, tcp://a:1,tcp://b:1;\n"
+         "MODEL may then lack their tensors",
+         0, 0},
         {"trim-vocab", 0, OPT_STR, &u->trim_path, "FILE",
          "keep only the tokens that this text of the domain uses", 0, 0},
         {"no-collapse", 0, OPT_FLAG, &u->no_collapse, NULL, "keep a group of one expert a group", 0,
@@ -213,7 +249,7 @@ static int parse(struct extract *u, int argc, char **argv)
         {"n-prompts", 0, OPT_INT, &u->n_prompt, "N", "prompts to compare on", 1, 1e6},
         {"seed", 0, OPT_INT, &u->seed, "N", "of drawn prompts (0)", 0, 1e15},
         {"json", 0, OPT_FLAG, &u->json, NULL, "print JSON", 0, 0}};
-    host_options_table(&u->host, opts + 12);
+    host_options_table(&u->host, opts + 13);
     u->host.precision_name = NULL;
     const struct opt_command cmd = {
         "extract", "sigmoe extract MODEL --domain LIST -o OUT [options]", about, opts};

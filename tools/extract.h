@@ -8,6 +8,7 @@
 
 #include "coordinator/host.h"
 #include "tools/copy.h"
+#include "tools/fetch.h"
 
 /* One prompt and what the two models made of it. */
 struct extract_prompt {
@@ -18,21 +19,23 @@ struct extract_prompt {
 
 struct extract {
     /* As the options give them. */
-    const char *dir, *out, *domains, *trim_path, *dtype_name, *prompts_path;
+    const char *dir, *out, *from, *domains, *trim_path, *dtype_name, *prompts_path;
     int64_t shard_size, n_prompt, seed; /* n_prompt 0: 100 to verify, else 8 */
     int verify, no_collapse, no_proof, json;
     struct host_options host;
 
     struct model *full;
-    struct tokenizer *tok;  /* of the full model, or NULL */
-    json_t *config;         /* the submodel's config.json */
-    struct model_desc desc; /* and what it says */
-    int *domain, n_domain;  /* kept domains, ascending numbers of the full model; [n_domain] */
-    int *slot;              /* the old number of each new embedding slot [desc.n_slot] */
-    int collapsed;          /* written as a plain dense model */
-    const char *why_not;    /* why a group of one expert stays a group, or NULL */
-    enum dtype dtype;       /* of the weights written; DTYPE_NONE: as they are */
-    int rounded;            /* --dtype takes digits from some weight */
+    struct tokenizer *tok;      /* of the full model, or NULL */
+    struct fetch_client *fetch; /* --from: experts come from workers; else NULL */
+    enum dtype expert_dtype;    /* of the experts they hold */
+    json_t *config;             /* the submodel's config.json */
+    struct model_desc desc;     /* and what it says */
+    int *domain, n_domain;      /* kept domains, ascending numbers of the full model; [n_domain] */
+    int *slot;                  /* the old number of each new embedding slot [desc.n_slot] */
+    int collapsed;              /* written as a plain dense model */
+    const char *why_not;        /* why a group of one expert stays a group, or NULL */
+    enum dtype dtype;           /* of the weights written; DTYPE_NONE: as they are */
+    int rounded;                /* --dtype takes digits from some weight */
 
     /* --trim-vocab: the old id of each new one, ascending, and the new id of each old one or -1.
      * Without it all tokens stay and both are NULL. */
@@ -51,6 +54,8 @@ struct extract {
     } sizes;
 
     struct copy copy;
+    struct tensor remote; /* the expert's tensor at hand, when it comes from a worker */
+    void *remote_data;
     struct err *err;
 };
 
@@ -79,7 +84,7 @@ void extract_ids(const struct extract *u, json_t *root);
 /* extract_write writes the tensors and config.json. */
 int extract_write(struct extract *u);
 
-/* extract_sizes_count fills sizes, but for the submodel's. */
+/* extract_sizes_count fills sizes, but for the submodel's; after extract_write. */
 int extract_sizes_count(struct extract *u);
 /* extract_prompts makes the prompts, domain after domain in turn: pieces of a text, or tokens drawn
  * from the kept vocabulary. */

@@ -21,6 +21,15 @@ static int size_add(void *arg, enum role role, int layer, int expert)
     struct extract *u = arg;
     const struct model_desc *d = &u->full->desc;
     const struct tensor *t;
+    if (u->fetch && role_is_expert(role)) {
+        int rows = 0, cols = 0;
+        desc_tensor_shape(d, role, layer, &rows, &cols);
+        uint64_t bytes =
+            (uint64_t)rows * (uint64_t)(cols ? cols : 1) * dtype_bytes(u->expert_dtype);
+        u->sizes.full += bytes;
+        u->sizes.group += is_kept_expert(u, expert) ? bytes : 0;
+        return 0;
+    }
     int rc = checkpoint_role(u->full->ck, d, role, layer, expert, &t, u->err);
     if (rc)
         return rc;

@@ -110,10 +110,18 @@ static int side_run(struct side *s, const char *dir)
         s->row = malloc((size_t)u->n_kept * sizeof(*s->row));
         rc = s->row ? 0 : err_set(u->err, ERR_NOMEM, "no memory for %d logits", u->n_kept);
     }
+    struct host_options options = u->host;
+    if (rc == 0 && u->from && !s->is_part) {
+        /* The cluster that runs is the full model. */
+        options.workers_at = u->from;
+        rc = model_open_dense(dir, &h.model, u->err);
+        if (rc == 0)
+            h.model->fingerprint = u->full->fingerprint;
+    }
     if (rc == 0)
         rc = host_open(&h, dir, u->err);
     if (rc == 0)
-        rc = host_start(&h, &u->host, kv_tokens(u), u->n_prompts, u->err);
+        rc = host_start(&h, &options, kv_tokens(u), u->n_prompts, u->err);
     if (rc == 0)
         rc = jobs_run(s, job, h.engine);
     if (rc == 0)

@@ -40,11 +40,41 @@ static int source_expert(const struct extract *u, int expert)
     return u->full->desc.domain[u->domain[i]].first + expert - u->desc.domain[i].first;
 }
 
-static int source_tensor(struct extract *u, enum role role, int layer, int expert,
+/* remote_tensor: what a worker says of an expert's tensor; with `fill`, its bytes too. */
+static int remote_tensor(struct extract *u, enum role role, int layer, int expert, int fill_in)
+{
+    struct fetch_shape shape;
+    int rows = 0, cols = 0;
+    int rc = fetch_tensor_shape(u->fetch, role, layer, expert, &shape, u->err);
+    if (rc)
+        return rc;
+    if (desc_tensor_shape(&u->full->desc, role, layer, &rows, &cols) != 0 || shape.rows != rows ||
+        shape.cols != cols)
+        return err_set(u->err, ERR_MODEL,
+                       "the workers' experts are [%d, %d], %s says [%d, %d]: it is another model",
+                       shape.rows, shape.cols, u->dir, rows, cols);
+    uint64_t bytes = (uint64_t)rows * (uint64_t)(cols ? cols : 1) * dtype_bytes(shape.dtype);
+    u->expert_dtype = shape.dtype;
+    u->remote = (struct tensor){
+        .name = "of a worker", .dtype = shape.dtype, .data = u->remote_data, .bytes = bytes};
+    if (!fill_in)
+        return 0;
+    free(u->remote_data);
+    u->remote.data = u->remote_data = malloc(bytes);
+    return u->remote_data
+               ? fetch_tensor(u->fetch, role, layer, expert, u->remote_data, bytes, u->err)
+               : err_set(u->err, ERR_NOMEM, "no memory for an expert");
+}
+
+static int source_tensor(struct extract *u, enum role role, int layer, int expert, int fill_in,
                          const struct tensor **out)
 {
     enum role from = source_role(u, role, layer);
     int number = role_is_expert(from) ? source_expert(u, expert) : 0;
+    if (u->fetch && role_is_expert(from)) {
+        *out = &u->remote;
+        return remote_tensor(u, from, layer, number, fill_in);
+    }
     return checkpoint_role(u->full->ck, &u->full->desc, from, layer, number, out, u->err);
 }
 
@@ -63,7 +93,7 @@ static int declare(void *arg, enum role role, int layer, int expert)
     if (n_dim < 0 || desc_tensor_name(&u->desc, role, layer, expert, name, sizeof(name)) != 0)
         return err_set(u->err, ERR_MODEL, "%s has a tensor without a name (role %d)",
                        u->desc.family, (int)role);
-    int rc = source_tensor(u, role, layer, expert, &t);
+    int rc = source_tensor(u, role, layer, expert, 0, &t);
     if (rc)
         return rc;
     enum dtype dtype = target_dtype(u, t);
@@ -148,7 +178,7 @@ static int fill(void *arg, enum role role, int layer, int expert)
 {
     struct extract *u = arg;
     const struct tensor *t;
-    int rc = source_tensor(u, role, layer, expert, &t);
+    int rc = source_tensor(u, role, layer, expert, 1, &t);
     if (rc)
         return rc;
     if (role == ROLE_EMBED || role == ROLE_LM_HEAD)
@@ -157,7 +187,8 @@ static int fill(void *arg, enum role role, int layer, int expert)
         rc = table_write(u, t);
     else
         rc = elements_write(u, t, 0, t->bytes / dtype_bytes(t->dtype));
-    checkpoint_done(u->full->ck, t);
+    if (t != &u->remote)
+        checkpoint_done(u->full->ck, t);
     return rc;
 }
 

@@ -191,7 +191,7 @@ def check_refusals(binary, tmp, model, path):
     refused(binary, "cannot read", *evaluate, "--text", os.path.join(tmp, "nothing"))
     refused(binary, "context", *evaluate, "--text", path, "--window", "65")
     refused(binary, "below the window", *evaluate, "--text", path, "--window", "8", "--stride", "8")
-    refused(binary, "no domains", *evaluate, "--text", path, "--domain", "zh")
+    refused(binary, "no domain 'zh'", *evaluate, "--text", path, "--domain", "zh")
     refused(binary, "no domains", "eval", "matrix", model, "--text", f"zh={path}")
     refused(binary, "did you mean 'perplexity'", "eval", "perplexty", model)
 
