@@ -19,7 +19,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import (Failure, TESTS, floats, generate, last_json, main_of, run_sigmoe,  # noqa: E402
-                     write_json)
+                     safetensors_read, safetensors_write, write_json)
 import stories  # noqa: E402
 from extract_lossless import CONFIG, call, ids_of, read_json  # noqa: E402
 
@@ -136,6 +136,29 @@ def left(folder):
     return sorted(os.listdir(folder))
 
 
+def check_tables(binary, tmp, model, out):
+    """A table that no draw could have made, in a model that is otherwise whole."""
+    tensors = safetensors_read(os.path.join(model, "model.safetensors"))
+    name = next(n for n in tensors if n.endswith("routing_table"))
+    dtype, shape, raw = tensors[name]
+    bad = os.path.join(tmp, "bad-table")
+    shutil.copytree(model, bad)
+    before = left(tmp)
+    for what, table, word in (("out of range", b"\xff\xff" + raw[2:], "65535"),
+                              ("unbalanced", bytes(len(raw)), "routing_table"),
+                              ("truncated", None, "routing_table")):
+        changed = {**tensors, name: (dtype, shape, table)}
+        if table is None:
+            del changed[name]
+        safetensors_write(os.path.join(bad, "model.safetensors"), changed)
+        status, stdout, stderr = run_sigmoe(binary, ["extract", bad, "--domain", "zh", "-o", out])
+        if status != 3 or stdout or stderr.count("\n") != 1 or word not in stderr or \
+                left(tmp) != before:
+            raise Failure(f"a table {what}: exit {status}: {stderr!r}, {left(tmp)}")
+        print(f"refused: {stderr.strip()}")
+    shutil.rmtree(bad)
+
+
 def check_refusals(binary, tmp):
     model = make(binary, os.path.join(tmp, "model"))
     plain, out = os.path.join(TESTS, "fixtures", "tiny", "mixtral"), os.path.join(tmp, "refused")
@@ -163,6 +186,7 @@ def check_refusals(binary, tmp):
         if left(tmp) != before:
             raise Failure(f"{args}: left {left(tmp)}")
         print(f"refused: {stderr.strip()}")
+    check_tables(binary, tmp, model, out)
     report = last_json(call(binary, "extract", model, "--domain", "zh", "-o", out, "--dtype",
                             "bf16", "--json"))
     same("prompts equal after rounding", report["proof"]["equal"], 0)

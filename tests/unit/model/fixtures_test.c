@@ -23,7 +23,8 @@ static void fixture_is_whole(const char *dir)
     assert_int_equal(checkpoint_n_tensor(model->ck), n_needed);
     for (size_t i = 0; i < n_needed; i++) {
         const struct tensor *t = checkpoint_at(model->ck, i);
-        stored += t->bytes / dtype_bytes(t->dtype);
+        if (t->dtype != DTYPE_U16) /* a routing table has no parameters */
+            stored += t->bytes / dtype_bytes(t->dtype);
     }
     assert_int_equal(stored, desc_dense_params(d) + desc_expert_params(d) * (uint64_t)d->n_expert *
                                                         (uint64_t)desc_n_sparse(d));
