@@ -33,8 +33,17 @@ function heatLevel(ratio) {
   return ratio <= 0 ? 0 : Math.min(1, Math.log2(1 + ratio) / Math.log2(1 + topRatio()));
 }
 
-function colourOf(level) {
-  const stops = SCALES[theme()], x = level * (stops.length - 1), i = Math.min(Math.floor(x), stops.length - 2);
+// The scale as 256 colours, made once for each theme: a large model has tens of thousands of cells.
+const tables = {};
+
+function colours() {
+  const name = theme();
+  tables[name] ??= Array.from({ length: 256 }, (_, i) => mixed(SCALES[name], i / 255));
+  return tables[name];
+}
+
+function mixed(stops, level) {
+  const x = level * (stops.length - 1), i = Math.min(Math.floor(x), stops.length - 2);
   const a = rgb(stops[i]), b = rgb(stops[i + 1]), f = x - i;
   return `rgb(${a.map((v, k) => Math.round(v + (b[k] - v) * f)).join(" ")})`;
 }
@@ -77,12 +86,12 @@ function ratio(row, expert) {
 
 function drawCells(g, p) {
   // Neighbours that share a pixel are drawn on each other, the hottest last and so visible.
-  const { nExpert, layers } = map.data, inset = p.cell > 4 ? 1 : 0;
+  const { nExpert, layers } = map.data, inset = p.cell > 4 ? 1 : 0, table = colours();
   const order = [...Array(nExpert).keys()];
   layers.forEach((_, row) => {
     if (p.cell < 1) order.sort((a, b) => ratio(row, a) - ratio(row, b));
     for (const e of order) {
-      g.fillStyle = colourOf(heatLevel(ratio(row, e)));
+      g.fillStyle = table[Math.round(255 * heatLevel(ratio(row, e)))];
       g.fillRect(p.x[e], p.top + row * p.row, Math.max(1, p.cell - inset), Math.max(1, p.row - (p.row > 4 ? 1 : 0)));
     }
   });
@@ -135,7 +144,7 @@ function drawScale() {
   setText($("heat-top"), `${topRatio()} × the layer's mean`);
   const canvas = $("heat-scale"), g = canvas.getContext("2d");
   for (let x = 0; x < canvas.width; x++) {
-    g.fillStyle = colourOf(x / (canvas.width - 1));
+    g.fillStyle = colours()[Math.round((255 * x) / (canvas.width - 1))];
     g.fillRect(x, 0, 1, canvas.height);
   }
 }
