@@ -23,6 +23,7 @@ static const struct command {
     {"drain", cmd_drain, "take a worker out of a running cluster"},
     {"join", cmd_join, "add a worker to a running cluster"},
     {"chat", cmd_chat, "talk with a served model in the terminal"},
+    {"top", cmd_top, "watch a running server in the terminal"},
     {"inspect", cmd_inspect, "show what a checkpoint is and what a split would hold"},
     {"plan", cmd_plan, "say which worker should hold which expert, from observed loads"},
     {"trace", cmd_trace, "show and convert files of which experts tokens chose"},

@@ -63,22 +63,6 @@ static int parse(int argc, char **argv, struct chat_options *o, struct err *err)
     return opt_parse(&cmd, argc, argv, &o->url, &n, err);
 }
 
-static int read_key(const struct chat_options *o, char *key, size_t size, struct err *err)
-{
-    const char *from = getenv("SIGMOE_API_KEY");
-    snprintf(key, size, "%s", from ? from : "");
-    if (!o->key_file)
-        return 0;
-    FILE *f = fopen(o->key_file, "r");
-    if (!f)
-        return err_sys(err, ERR_IO, "cannot read %s", o->key_file);
-    if (!fgets(key, (int)size, f))
-        key[0] = 0;
-    fclose(f);
-    key[strcspn(key, "\r\n")] = 0;
-    return key[0] ? 0 : err_set(err, ERR_USAGE, "%s holds no key", o->key_file);
-}
-
 static int set_number(struct talk *t, const char *name, double value, struct err *err)
 {
     char text[64];
@@ -241,7 +225,7 @@ static int chat(struct chat *c, const struct chat_options *o, struct err *err)
     c->json = o->json;
     c->interactive = !o->ask && !o->json && isatty(0) && isatty(1);
     c->colour = c->interactive && isatty(2) && !(no_color && *no_color);
-    int r = read_key(o, key, sizeof key, err);
+    int r = openai_read_key(o->key_file, key, sizeof key, err);
     r = r ? r : openai_open(o->url, key[0] ? key : NULL, &c->client, err);
     r = r ? r : start_talk(c, o, err);
     r = r ? r : chat_models_read(c, err);

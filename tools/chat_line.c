@@ -131,7 +131,7 @@ int line_editor_open(const char *path, const char *const *words,
     el_set(e->el, EL_SIGNAL, 0);
     el_set(e->el, EL_GETCFN, get_char);
     el_set(e->el, EL_HIST, history, e->history);
-    el_set(e->el, EL_ADDFN, "sigmoe-complete", "complete a command", complete);
+    el_wset(e->el, EL_ADDFN, L"sigmoe-complete", L"complete a command", complete);
     el_set(e->el, EL_BIND, "^I", "sigmoe-complete", NULL);
     el_set(e->el, EL_BIND, "^R", "em-inc-search-prev", NULL);
     el_source(e->el, NULL); /* ~/.editrc, for people who have habits */

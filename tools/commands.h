@@ -6,6 +6,8 @@
 
 /* cmd_chat talks with an OpenAI-compatible server in the terminal. */
 int cmd_chat(int argc, char **argv);
+/* cmd_top watches a running server in the terminal. */
+int cmd_top(int argc, char **argv);
 /* cmd_inspect prints what a checkpoint is. */
 int cmd_inspect(int argc, char **argv);
 /* cmd_synth writes a checkpoint with random weights in a published shape. */

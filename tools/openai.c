@@ -114,6 +114,22 @@ void openai_close(struct openai *c)
     curl_global_cleanup();
 }
 
+int openai_read_key(const char *file, char *key, size_t size, struct err *err)
+{
+    const char *from = getenv("SIGMOE_API_KEY");
+    snprintf(key, size, "%s", from ? from : "");
+    if (!file)
+        return 0;
+    FILE *f = fopen(file, "r");
+    if (!f)
+        return err_sys(err, ERR_IO, "cannot read %s", file);
+    if (!fgets(key, (int)size, f))
+        key[0] = 0;
+    fclose(f);
+    key[strcspn(key, "\r\n")] = 0;
+    return key[0] ? 0 : err_set(err, ERR_USAGE, "%s holds no key", file);
+}
+
 const char *openai_url(const struct openai *c)
 {
     return c->url;

@@ -14,6 +14,8 @@ struct openai;
  * is sent yet. ERR_USAGE: the URL is none. */
 int openai_open(const char *url, const char *key, struct openai **out, struct err *err);
 void openai_close(struct openai *c);
+/* openai_read_key: the first line of a file, or SIGMOE_API_KEY when file is NULL, or "". */
+int openai_read_key(const char *file, char *key, size_t size, struct err *err);
 /* openai_url: the base address, without /v1; lives as long as the client. */
 const char *openai_url(const struct openai *c);
 /* openai_stop_on: a request in progress ends within a tenth of a second once *flag is not 0. */

@@ -9,8 +9,8 @@ import sys
 import unittest
 
 SIGMOE = ""
-COMMANDS = ["run", "serve", "worker", "status", "rebalance", "drain", "join", "chat", "inspect",
-            "plan", "trace", "tokenize", "upcycle", "extract", "eval", "loadtest",
+COMMANDS = ["run", "serve", "worker", "status", "rebalance", "drain", "join", "chat", "top",
+            "inspect", "plan", "trace", "tokenize", "upcycle", "extract", "eval", "loadtest",
             "calibrate", "synth"]
 
 
