@@ -39,7 +39,7 @@ struct traffic {
     char name[N_DOMAIN][ROUTES_NAME_MAX];
 };
 
-static void die(const char *what)
+_Noreturn static void die(const char *what)
 {
     fprintf(stderr, "balancer_bench: %s\n", what);
     exit(1);

@@ -126,6 +126,8 @@ static int push_text(struct machine *m, enum pickle_kind kind, size_t length)
     struct pickle_node *n = node(m, kind);
     if (length > (size_t)(m->end - m->at) || length > TEXT_MAX)
         return refuse(m, "a text is too long");
+    if (memchr(m->at, '\0', length))
+        return refuse(m, "a text holds a zero byte");
     if (n && !(n->text = strndup((const char *)m->at, length)))
         return refuse(m, "no memory");
     m->at += length;
@@ -138,8 +140,8 @@ static int push_global(struct machine *m)
     const uint8_t *first = memchr(m->at, '\n', (size_t)(m->end - m->at));
     const uint8_t *last = first ? memchr(first + 1, '\n', (size_t)(m->end - first - 1)) : NULL;
     struct pickle_node *n = node(m, PICKLE_GLOBAL);
-    if (!last || last - m->at > TEXT_MAX)
-        return refuse(m, "a name is cut off");
+    if (!last || last - m->at > TEXT_MAX || memchr(m->at, '\0', (size_t)(last - m->at)))
+        return refuse(m, "a name is cut off, or no text");
     if (n && (n->text = strndup((const char *)m->at, (size_t)(last - m->at))))
         n->text[first - m->at] = ' ';
     m->at = last + 1;

@@ -138,16 +138,13 @@ static int tensor_read(const struct pickle_node *call, const uint8_t *zip, size_
     return 0;
 }
 
-int torch_file_tensor(const char *path, const char *key, struct torch_tensor *out, struct err *err)
+int torch_bytes_tensor(const uint8_t *zip, size_t n, const char *path, const char *key,
+                       struct torch_tensor *out, struct err *err)
 {
-    char *text = NULL;
-    size_t n = 0, bytes;
-    const uint8_t *zip, *data;
+    size_t bytes;
+    const uint8_t *data;
     struct pickle *pickle = NULL;
-    int rc = file_read(path, FILE_BYTES_MAX, &text, &n, err);
-    zip = (const uint8_t *)text;
-    if (rc == 0)
-        rc = zip_stored_find(zip, n, "/data.pkl", path, &data, &bytes, err);
+    int rc = zip_stored_find(zip, n, "/data.pkl", path, &data, &bytes, err);
     if (rc == 0)
         rc = pickle_parse(data, bytes, path, &pickle, err);
     if (rc == 0) {
@@ -156,6 +153,16 @@ int torch_file_tensor(const char *path, const char *key, struct torch_tensor *ou
                    : err_set(err, ERR_MODEL, "%s: has no \"%s\"", path, key);
     }
     pickle_destroy(pickle);
+    return rc;
+}
+
+int torch_file_tensor(const char *path, const char *key, struct torch_tensor *out, struct err *err)
+{
+    char *text = NULL;
+    size_t n = 0;
+    int rc = file_read(path, FILE_BYTES_MAX, &text, &n, err);
+    if (rc == 0)
+        rc = torch_bytes_tensor((const uint8_t *)text, n, path, key, out, err);
     free(text);
     return rc;
 }

@@ -19,5 +19,8 @@ struct torch_tensor {
 /* torch_file_tensor reads the tensor under `key` of the dictionary that the file holds. ERR_MODEL,
  * naming `path`, when the file is something else or has no such tensor of numbers. */
 int torch_file_tensor(const char *path, const char *key, struct torch_tensor *out, struct err *err);
+/* torch_bytes_tensor: the same from a file's bytes; `path` is used in messages. */
+int torch_bytes_tensor(const uint8_t *zip, size_t n, const char *path, const char *key,
+                       struct torch_tensor *out, struct err *err);
 
 #endif
