@@ -39,7 +39,7 @@ def check_operations():
     source = "".join(read_file(p).decode() for room in ("worker", "coordinator")
                      for p in glob.glob(os.path.join(ROOT, room, "*.c")))
     said = " ".join(re.findall(r'"((?:[^"\\]|\\.)*)"', source))
-    lines = re.findall(r"^\| `((?:serve|pool|http|rebalance|worker) [^`]*)` \|", document, re.M)
+    lines = re.findall(r"^\| `((?:serve|pool|http|rebalance|record|worker) [^`]*)` \|", document, re.M)
     if len(lines) < 15:
         raise Failure(f"only {len(lines)} log lines are found in docs/OPERATIONS.md")
     joined = re.sub(r"\s+", " ", re.sub(r"%[a-z0-9.]*|\" PRI\w+ \"", " ", said))
