@@ -74,7 +74,9 @@ static int hold(struct tool_reader *r, const char *text, size_t n)
 
 static void drop(struct tool_reader *r, size_t n)
 {
-    memmove(r->held, r->held + n, r->n_held - n);
+    if (r->n_held > n) {
+        memmove(r->held, r->held + n, r->n_held - n);
+    }
     r->n_held -= n;
 }
 

@@ -123,7 +123,7 @@ class Served:
 
     def said(self):
         self.stderr.seek(0)
-        return self.stderr.read().decode(errors="replace")[-4000:]
+        return self.stderr.read().decode(errors="replace")[-20000:]
 
     def __exit__(self, kind, *_):
         self.process.terminate()
@@ -134,10 +134,15 @@ class Served:
             self.process.wait()
             status = f"no end {END_S} s after SIGTERM"
         self.process.stdout.close()
+        said = self.said()
+        report = re.search(r"runtime error: |ERROR: \w+Sanitizer|WARNING: ThreadSanitizer", said)
+        if report and status == 0:
+            status = f"status 0 and a sanitizer's report ({report.group()})"
+            said = said[max(0, report.start() - 200):]
         if status != 0 and kind is None:
-            raise Failure(f"the server ended with {status}:\n{self.said()}")
+            raise Failure(f"the server ended with {status}:\n{said}")
         if status != 0:
-            print(f"besides, the server ended with {status}:\n{self.said()}")
+            print(f"besides, the server ended with {status}:\n{said}")
 
     def alive(self):
         return self.process.poll() is None
