@@ -2,6 +2,7 @@
  * ids; and tokenization as a service of its own, in vLLM's shape and llama.cpp's. */
 #include "coordinator/api.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -137,6 +138,37 @@ static json_t *spellings(const struct api *api, const struct tok_ids *ids)
     return list;
 }
 
+/* The answer to millions of ids: written as text, since a JSON value each would take a hundred
+ * times the memory, and every stream waits meanwhile. */
+static void send_ids(struct api *api, struct http_exchange *x, const struct tok_ids *ids)
+{
+    size_t room = 96 + 12 * ids->n, n;
+    char *text = malloc(room);
+    if (text == NULL) {
+        api_fail(api, x, 500, NULL, NULL, "no memory for %zu token ids", ids->n);
+        return;
+    }
+    n = (size_t)snprintf(text, room, "{\"count\":%zu,\"max_model_len\":%d,\"tokens\":[", ids->n,
+                         api->model->desc.max_context);
+    for (size_t i = 0; i < ids->n; i++) {
+        char digits[12];
+        int k = (int)sizeof digits;
+        uint32_t v = (uint32_t)ids->id[i];
+        do {
+            digits[--k] = (char)('0' + v % 10);
+            v /= 10;
+        } while (v > 0);
+        memcpy(text + n, digits + k, sizeof digits - (size_t)k);
+        n += sizeof digits - (size_t)k;
+        text[n++] = i + 1 < ids->n ? ',' : ']';
+    }
+    n -= ids->n > 0; /* the last bracket is written again */
+    memcpy(text + n, "]}", 2);
+    api->counts.status[200]++;
+    http_respond(x, 200, "application/json", text, n + 2);
+    free(text);
+}
+
 /* A field that is true or false, or absent; *bad is its name when it is neither. */
 static int flag(const json_t *body, const char *name, int absent, const char **bad)
 {
@@ -181,12 +213,14 @@ void api_tokenize(struct api *api, const struct api_request *r)
             return;
         }
     }
-    json_t *o = json_pack("{s:I,s:i,s:o}", "count", (json_int_t)ids.n, "max_model_len",
-                          api->model->desc.max_context, "tokens", api_json_of_ids(ids.id, ids.n));
     if (spelled) {
-        json_object_set_new(o, "token_strs", spellings(api, &ids));
+        api_json(api, r->x,
+                 json_pack("{s:I,s:i,s:o,s:o}", "count", (json_int_t)ids.n, "max_model_len",
+                           api->model->desc.max_context, "tokens", api_json_of_ids(ids.id, ids.n),
+                           "token_strs", spellings(api, &ids)));
+    } else {
+        send_ids(api, r->x, &ids);
     }
-    api_json(api, r->x, o);
     tok_ids_fini(&ids);
 }
 
