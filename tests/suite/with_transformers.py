@@ -139,7 +139,7 @@ def check_sigma(binary, tmp):
         print("models/sigma-tiny is not there")
         return
     from transformers import AutoTokenizer
-    tokenizer = AutoTokenizer.from_pretrained(SIGMA)
+    tokenizer = AutoTokenizer.from_pretrained(SIGMA, trust_remote_code=True)
     check(binary, SIGMA, lambda domain: tokenizer(TEXT[domain]).input_ids, TEXT)
     part = os.path.join(tmp, "sigma-code")
     call(binary, "extract", SIGMA, "--domain", "code", "-o", part)

@@ -166,8 +166,9 @@ true**, on health and law in particular.
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
-tokenizer = AutoTokenizer.from_pretrained("models/sigma-tiny")
-model = AutoModelForCausalLM.from_pretrained("models/sigma-tiny", trust_remote_code=True)
+folder = "models/sigma-tiny"
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
 ids = tokenizer("def read(self, size=-1):", return_tensors="pt").input_ids
 print(tokenizer.decode(model.generate(ids, domain="code", max_new_tokens=60)[0]))
 ```
@@ -185,7 +186,7 @@ print(tokenizer.decode(model.generate(ids, domain="code", max_new_tokens=60)[0])
 {steps} steps of 8192 tokens, {tokens:.1f} million tokens, in {minutes:.0f} minutes on two cores of a CPU
 (AMX bf16) that were busy with other work. First zh, en, code and bilingual; from half of the time on all
 five, the experts of poetry starting as those of zh; sequences of 1024 in the last 15 %. Muon for the
-matrices of the blocks, Adam for the rest; the rate is constant and falls over the last quarter.
+matrices of the blocks, Adam for the rest; the rate is constant and falls over the last half.
 
 ![training loss](loss.svg)
 

@@ -1,9 +1,14 @@
+#!/usr/bin/env python3
 """The corpora of sigma-tiny as documents: where each text is read from, how it is cut, which part is
 held out, and which documents are written as a conversation.
 
 A document is a list of turns: one turn is plain text, two are a question and its answer. Of every
 corpus the last 2 % (by bytes, at the border of a piece) are held out and never trained on; they are
-kept as plain text."""
+kept as plain text. To write only these (needs nothing but Python):
+
+  python3 tools/train/corpora.py --corpora ../shared/data/corpora --held-out DIR
+"""
+import argparse
 import ast
 import json
 import lzma
@@ -229,6 +234,26 @@ def documents(name, pieces, rng):
 
 def read(folder, name):
     """(documents to train on, held-out plain text)"""
-    pieces = list(READERS[name](Path(folder)))
-    train, held = split(pieces)
+    train, held = split(list(READERS[name](Path(folder))))
     return documents(name, train, random.Random(name)), "\n\n".join(p for p, _ in held)
+
+
+def held_out(folder, name):
+    return "\n\n".join(p for p, _ in split(list(READERS[name](Path(folder))))[1])
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Writes the held-out text of each corpus.")
+    parser.add_argument("--corpora", default="../shared/data/corpora")
+    parser.add_argument("--held-out", required=True, metavar="DIR", help="where CORPUS.txt go")
+    args = parser.parse_args()
+    out = Path(args.held_out)
+    out.mkdir(parents=True, exist_ok=True)
+    for domain in DOMAINS:
+        for name in SOURCES[domain]:
+            (out / f"{name}.txt").write_text(held_out(args.corpora, name), encoding="utf-8")
+            print(f"{domain}: {out / name}.txt")
+
+
+if __name__ == "__main__":
+    main()

@@ -5,7 +5,7 @@ a domain that comes late start as those of LIKE.
   python tools/train/train.py --data DIR --until 13:20
   python tools/train/train.py --data DIR --minutes 90
 
-The length of a run is its time: the learning rate rises, stays, and falls over the last quarter of
+The length of a run is its time: the learning rate rises, stays, and falls over the last half of
 the whole. DIR/until (HH:MM or minutes of training in all) may be written while it runs, to end it
 early or later; the schedule follows. Every SAVE seconds DIR/checkpoint.pt is replaced; a run goes on
 from it.
@@ -38,10 +38,10 @@ from prepare import BOS
 # (from which part of the run on, tokens of a sequence, sequences of each domain in a step)
 PHASES = [
     (0.00, 512, {"zh": 5, "en": 5, "code": 3, "bilingual": 3}),
-    (0.50, 512, {"zh": 3, "en": 3, "code": 3, "bilingual": 3, "poetry": 4}),
+    (0.50, 512, {"zh": 3, "en": 3, "code": 3, "bilingual": 2, "poetry": 5}),
     (0.85, 1024, {"zh": 2, "en": 2, "code": 1, "bilingual": 1, "poetry": 2}),
 ]
-DECAY_AT = 0.75
+DECAY_AT = 0.5
 WARM_UP = 30      # steps
 FLOOR = 0.03      # of the peak rate, at the end
 LIKE = {"poetry": "zh"}
