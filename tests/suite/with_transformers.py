@@ -26,7 +26,8 @@ N_TOKEN = 20
 HF = os.path.join(ROOT, "tools", "hf")
 SIGMA = os.path.join(ROOT, "models", "sigma-tiny")
 TEXT = {"zh": "问：高血压患者应该注意什么？", "en": "Natalia sold clips to 48 of her friends",
-        "code": "def read(self, n):", "bilingual": "EN: Good morning.\nZH: ", "poetry": "送別\n"}
+        "code": "def read(self, n):", "bilingual": "EN: Good morning.\nZH: ",
+        "poetry": "送別\n"}
 
 
 def call(binary, *args):

@@ -183,10 +183,10 @@ print(tokenizer.decode(model.generate(ids, domain="code", max_new_tokens=60)[0])
 
 ## Training
 
-{steps} steps of 8192 tokens, {tokens:.1f} million tokens, in {minutes:.0f} minutes on two cores of a CPU
-(AMX bf16) that were busy with other work. First zh, en, code and bilingual; from half of the time on all
-five, the experts of poetry starting as those of zh; sequences of 1024 in the last 15 %. Muon for the
-matrices of the blocks, Adam for the rest; the rate is constant and falls over the last half.
+{steps} steps of 8192 tokens, {tokens:.1f} million tokens, in {minutes:.0f} minutes on two cores of a
+CPU (AMX bf16) that were busy with other work. First zh, en, code and bilingual; then all five, the
+experts of poetry starting as those of zh; at the end sequences of 1024. Muon for the matrices of the
+blocks, Adam for the rest; the rate is constant and falls over the last half.
 
 ![training loss](loss.svg)
 
@@ -194,9 +194,9 @@ matrices of the blocks, Adam for the rest; the rate is constant and falls over t
 
 ## Held-out text
 
-The last 2 % of each corpus, never trained on; at most {bytes} bytes of each. Perplexity a byte under
-each group (`sigmoe eval matrix --window 512`, bf16), the best in bold; on average a text's own group is
-{gain:.1f} % below the mean of the others.
+The last 2 % of each corpus, never trained on; at most {bytes} bytes of each. Perplexity a byte
+under each group (`sigmoe eval matrix --window 512`, bf16), the best in bold; on average a text's own
+group is {gain:.1f} % below the mean of the others.
 
 {matrix}
 
@@ -204,14 +204,15 @@ each group (`sigmoe eval matrix --window 512`, bf16), the best in bold; on avera
 
 ## Finding out the domain
 
-Prompts of 256 held-out tokens, the domain with the largest likelihood taken (`auto`): {right} of {prompts}
-are right ({percent:.1f} %).
+Prompts of 256 held-out tokens, the domain with the largest likelihood taken (`auto`): {right} of
+{prompts} are right ({percent:.1f} %).
 
 {detection}
 
 ## Samples
 
-As generated, at most 80 tokens, `sigmoe run` at bf16; drawn ones with temperature 0.8, top-p 0.9, seed 1.
+As generated, at most 80 tokens, `sigmoe run` at bf16; drawn ones with temperature 0.8, top-p 0.9 and
+seed 1.
 
 {samples}
 ## Data
