@@ -25,7 +25,8 @@ function theme() {
 // The load at the scale's end, in means of the layer. A question to one domain leaves the others'
 // experts alone, so that with g domains g times the mean is what a balanced group shows.
 function topRatio() {
-  return map.data.groups.length > 1 ? 4 * map.data.groups.length : 8;
+  const { groups, nExpert } = map.data;
+  return Math.min(nExpert, groups.length > 1 ? 4 * groups.length : 8);
 }
 
 // 0 to 1, by the logarithm: a hot expert stands out and an idle one is still told from a used one.

@@ -89,7 +89,7 @@ function showAnswer() {
     },
     found(scores) {
       const told = Object.entries(scores).sort((a, b) => b[1] - a[1]).map(([name, s]) => `${name} ${s.toFixed(2)}`);
-      setText(domain, `${domain.textContent} found`);
+      setText(domain, `${domain.textContent}, found`);
       domain.title = `Found from your words; log-likelihood a token: ${told.join(", ")}`;
     },
     by(workers) {
