@@ -33,4 +33,9 @@ int advise(const struct advise_ask *ask, const struct model_desc *desc, enum pre
 /* advise_print: the sentences, wrapped, topic by topic. */
 void advise_print(const json_t *advice, FILE *out);
 
+/* plan_advise: the command `sigmoe plan --advise ...`, an exit status of the program.
+ * plan_advise_asked: whether these arguments are it. */
+int plan_advise(int argc, char **argv);
+int plan_advise_asked(int argc, char **argv);
+
 #endif

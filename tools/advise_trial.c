@@ -62,6 +62,7 @@ static int simulate(struct adviser *a, struct trial *t, const struct arrivals *a
     struct sim_config s = {.desc = a->desc,
                            .cost = &cost,
                            .choice = REPLICA_LEAST_LOADED,
+                           .split_rows = 64,
                            .route = a->route,
                            .arrivals = arrivals,
                            .n_worker = t->n_worker,

@@ -1,6 +1,7 @@
 /* plan: `sigmoe plan`: which worker should hold which expert, from observed loads. */
 #include "tools/plan.h"
 #include "base/limits.h"
+#include "tools/advise.h"
 #include "tools/commands.h"
 #include "tools/shapes.h"
 
@@ -330,6 +331,9 @@ static void about_text(char *out, size_t size)
         "\\\n"
         "      --workers 8\n"
         "\n"
+        "How many workers of which kind a load needs is another question: sigmoe plan --advise "
+        "--help.\n"
+        "\n"
         "FILE of --loads is a route file or whatever sigmoe trace convert knows by its name.\n"
         "A window is LABEL, @FIRST-END or LABEL@FIRST-END: tokens of a domain, and which of them.\n"
         "\n"
@@ -402,6 +406,8 @@ static int parse(struct plan_ask *ask, int argc, char **argv, struct err *err)
 
 int cmd_plan(int argc, char **argv)
 {
+    if (plan_advise_asked(argc, argv))
+        return plan_advise(argc, argv);
     struct err err = {0};
     struct plan_job *job = calloc(1, sizeof(*job));
     int rc =
