@@ -39,8 +39,7 @@ def parse():
     p.add_argument("--prompt", type=int, default=64)
     p.add_argument("--output", type=int, default=24)
     p.add_argument("--seed", type=int, default=1)
-    p.add_argument("--route", default="uniform", help="how simulated rows choose experts")
-    p.add_argument("--trace", help="recorded routes of the model instead (docs/TRACE.md)")
+    p.add_argument("--trace", help="recorded routes of the model (docs/TRACE.md); default: they are recorded first")
     p.add_argument("--calibration", help="use this file and do not measure")
     p.add_argument("--budget", type=float, default=80, help="milliseconds for each point that is measured")
     p.add_argument("--keep", help="folder for the reports; default: none are kept")
@@ -82,8 +81,8 @@ def parts(n_expert, n_worker, placement):
 class Cluster:
     """Workers and a server of this model, ended on leaving."""
 
-    def __init__(self, o, model, held):
-        self.o, self.model, self.held, self.running = o, model, held, []
+    def __init__(self, o, model, held, *more):
+        self.o, self.model, self.held, self.more, self.running = o, model, held, more, []
 
     def start(self, *args):
         process = subprocess.Popen([self.o.sigmoe, *map(str, args)], stdin=subprocess.DEVNULL,
@@ -99,7 +98,7 @@ class Cluster:
             ends = [self.start("worker", "--model", self.model, "--experts", ",".join(map(str, held)),
                                "--listen", "tcp://127.0.0.1:*", "--threads", 1) for held in self.held]
             return self.start("serve", self.model, "--port", 0, "--workers-at", ",".join(ends), "--threads", 1,
-                              "--kv-tokens", 65536, "--max-seqs", 64, "--max-queue", 1024, "--admin", "none")
+                              "--kv-tokens", 65536, "--max-seqs", 64, "--max-queue", 1024, "--admin", "none", *self.more)
         except BaseException:
             self.__exit__()
             raise
@@ -125,8 +124,7 @@ def traffic(o, rate, seconds):
 def simulate(o, model, calibration, placement, n_worker, rate, seconds, out):
     run(o, "loadtest", "simulate", os.path.join(model, "config.json"), "--calibration", calibration, "--workers",
         n_worker, "--cores", os.cpu_count(), "--threads", 1, "--worker-threads", 1, "--placement", placement,
-        "--kv-tokens", 65536, "--seqs", 64, *(["--trace", o.trace] if o.trace else ["--route", o.route]),
-        *traffic(o, rate, seconds), "--json", out)
+        "--kv-tokens", 65536, "--seqs", 64, "--trace", o.trace, *traffic(o, rate, seconds), "--json", out)
     with open(out, encoding="utf-8") as f:
         return json.load(f)["runs"][0]
 
@@ -135,6 +133,15 @@ def live(o, url, rate, seconds, out):
     run(o, "loadtest", "live", url, *traffic(o, rate, seconds), "--json", out)
     with open(out, encoding="utf-8") as f:
         return json.load(f)["runs"][0]
+
+
+def record(o, model, n_expert, folder):
+    """Which experts the model's tokens choose: a short run of its own, with another seed."""
+    routes = os.path.join(folder, "model.routes")
+    with Cluster(o, model, [list(range(n_expert))], "--record", routes) as url:
+        run(o, "loadtest", "live", url, "--rate", 10, "--duration", 4, "--prompt", o.prompt, "--output", o.output,
+            "--seed", o.seed + 1000, "--json", os.path.join(folder, "record.json"))
+    return routes
 
 
 def number(one, path):
@@ -208,6 +215,7 @@ def main():
         if not o.calibration:
             print(run(o, "calibrate", model, "-o", calibration, "--threads", 1, "--worker-threads", 1, "--transport",
                       "tcp", "--budget", o.budget))
+        o.trace = o.trace or record(o, model, n_expert, folder)
         print("   placement       load " + " ".join(f"{name:^29}" for name, _, _ in FIGURES))
         rows = []
         for n_worker in map(int, o.workers.split(",")):

@@ -20,7 +20,8 @@ struct calibrate {
 };
 
 /* One point: fn(arg) is run until the budget is spent, at least three times after one that does not
- * count. Returns the median of what fn returns (nanoseconds), negative when fn failed. */
+ * count. Returns the mean of what fn returns (nanoseconds) but for the
+ * slowest twentieth, negative when fn failed. */
 typedef double measure_fn(void *arg);
 double measure(const struct calibrate *c, measure_fn *fn, void *arg);
 /* calibrate_rows: 1, 2, 4, ... up to `max`; returns how many, at most COST_POINTS - 2. */

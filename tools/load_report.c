@@ -219,9 +219,10 @@ int report_add(json_t *report, const struct run_label *label, struct load_result
                                   summary_json(&f.total_ms)));
     json_object_set_new(run, "cluster", cluster_json(r, &f, detail));
     json_object_set_new(run, "test_s",
-                        json_pack("{s:f, s:f, s:f}", "duration", ms(r->duration_ns) / 1000,
-                                  "warmup", ms(r->warmup_ns) / 1000, "wall",
-                                  ms(r->wall_ns) / 1000));
+                        json_pack("{s:f, s:f, s:f, s:f, s:f}", "duration",
+                                  ms(r->duration_ns) / 1000, "warmup", ms(r->warmup_ns) / 1000,
+                                  "end", ms(r->end_ns) / 1000, "wall", ms(r->wall_ns) / 1000, "cpu",
+                                  ms(r->cpu_ns) / 1000));
     if (detail)
         json_object_set_new(run, "slices", slices_json(r));
     if (json_array_append_new(json_object_get(report, "runs"), run))

@@ -53,8 +53,8 @@ struct load_result {
     uint64_t steps, rows, dispatches, messages, bytes_sent, bytes_received;
     uint64_t dropped, moved; /* slots a routing strategy left empty, or gave to a later choice */
     double step_s, wait_s, coordinator_busy; /* sums over coordinators; part of time */
-    int64_t wall_ns;                         /* how long the test itself took */
-    char error[256];                         /* of failed requests, the first */
+    int64_t wall_ns, cpu_ns; /* what the test itself took; CPU time of this process */
+    char error[256];         /* of failed requests, the first */
 };
 void load_result_free(struct load_result *r);
 

@@ -93,6 +93,7 @@ static int parse(int argc, char **argv, struct simulate *s, struct err *err)
                            .worker_threads = 1,
                            .seqs = 64,
                            .rows = 512,
+                           .split_rows = 64,
                            .waiting = 1024,
                            .bank = -1};
     struct opt opts[TRAFFIC_OPTIONS + 40] = {
@@ -120,7 +121,7 @@ static int parse(int argc, char **argv, struct simulate *s, struct err *err)
         {"redundant", 0, OPT_INT, &s->redundant, "N",
          "copies a layer beyond one of each expert (0)", 0, 1000000},
         {"split-rows", 0, OPT_INT, &s->split_rows, "N",
-         "an expert's rows are cut over its holders into pieces of\nat least N; 0: never (0)", 0,
+         "an expert's rows are cut over its holders into pieces of\nat least N (64); 0: never", 0,
          8192},
         {"trace", 0, OPT_STR, &s->trace, "FILE", "recorded routes (docs/TRACE.md)", 0, 0},
         {"zipf", 0, OPT_FLOAT, &s->zipf, "X", "exponent of route zipf (1.0)", 0, 10},

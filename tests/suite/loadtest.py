@@ -61,7 +61,7 @@ def check_schema(report, kind):
 
 def without_wall(report):
     for one in report["runs"]:
-        del one["test_s"]["wall"]
+        del one["test_s"]["wall"], one["test_s"]["cpu"]
     return report
 
 
@@ -99,6 +99,38 @@ def arrivals_of_the_publishers_are_replayed(tmp):
     r = report_of(out)["runs"][0]
     expect(r["requests"]["ok"] == 50, f"50 requests in the file, {r['requests']}")
     return csv
+
+
+def a_recorded_trace_is_replayed(tmp):
+    """Routes of 8 experts, top-2, in which expert 3 has half of all slots."""
+    csv, routes = os.path.join(tmp, "t.csv"), os.path.join(tmp, "t.routes")
+    with open(csv, "w", encoding="ascii") as f:
+        f.write("layer,expert\n")
+        for layer in range(3):
+            for token in range(200):
+                f.write(f"{layer},3\n{layer},{(token % 7 + 4) % 8}\n")
+    status, _, err = run_sigmoe(SIGMOE, ["trace", "convert", csv, routes, "--top-k", "2", "--experts", "8"])
+    expect(status == 0, err)
+    out = os.path.join(tmp, "t.json")
+    run("simulate", "tiny-moe", "--trace", routes, "--workers", "4", *FAST, "--json", out)
+    one = report_of(out)["runs"][0]
+    expect(one["route"] == "model" and not one["changes_output"], f"a trace is the model's own gate: {one['name']}")
+    for layer in one["cluster"]["heat"]:
+        share = layer["slots"][3] / sum(layer["slots"])
+        expect(abs(share - 0.5) < 0.01, f"expert 3 has {share:.3f} of the slots of layer {layer['layer']}")
+    _, err = run("simulate", "olmoe-1b-7b", "--trace", routes, status=3)
+    expect("8 experts, top-2; the model has 64 experts, top-8" in err, err)
+
+
+def a_placement_file_is_simulated(tmp):
+    file, out = os.path.join(tmp, "place.json"), os.path.join(tmp, "p.json")
+    with open(file, "w", encoding="ascii") as f:
+        json.dump({"workers": {"a": "0-5", "b": "6-7"}}, f)
+    run("simulate", "tiny-moe", "--route", "uniform", "--placement", file, "--workers", "2", *FAST, "--json", out)
+    slots = report_of(out)["runs"][0]["cluster"]["worker_slots"]
+    expect(abs(slots[0] / sum(slots) - 0.75) < 0.02, f"worker a holds three quarters: {slots}")
+    _, err = run("simulate", "tiny-moe", "--placement", file, "--workers", "1", status=2)
+    expect("more workers than the cluster's 1" in err, err)
 
 
 def compare_ranks_with_intervals(tmp, report):
@@ -203,13 +235,27 @@ def calibration_feeds_the_simulator(tmp):
            report_of(out)["settings"]["costs"])
 
 
+def advice_has_figures(tmp):
+    status, out, err = run_sigmoe(SIGMOE, ["plan", "--advise", "--model", "tiny-moe", "--calibration", "cpu-2core", "--rate",
+                                           "50", "--prompt", "20", "--output", "8", "--workers-max", "4", "--json"])
+    expect(status == 0, err)
+    advice = json.loads(out)
+    expect([s["topic"] for s in advice["sentences"]] == ["workers", "ping-pong", "replicas", "disaggregation"],
+           str(advice)[:300])
+    status, _, err = run_sigmoe(SIGMOE, ["plan", "--advise"])
+    expect(status == 2 and "which model?" in err and err.count("\n") == 1, err)
+
+
 def test():
     with tempfile.TemporaryDirectory(prefix="sigmoe-loadtest-") as tmp:
         report = simulate_writes_the_documented_report(tmp)
         csv = arrivals_of_the_publishers_are_replayed(tmp)
+        a_recorded_trace_is_replayed(tmp)
+        a_placement_file_is_simulated(tmp)
         compare_ranks_with_intervals(tmp, report)
         mistakes_are_one_clear_line(tmp, csv)
         calibration_feeds_the_simulator(tmp)
+        advice_has_figures(tmp)
         live_measures_what_was_sent(tmp)
     print("loadtest: reports, seeds, comparisons, mistakes, calibration and a live server are as documented")
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define PROGRESS_NS (NS_PER_S / 4)
@@ -366,9 +367,16 @@ static void tear_down(struct sim *sim)
     heap_free(&sim->heap);
 }
 
+static int64_t cpu_now(void)
+{
+    struct timespec t = {0};
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return t.tv_sec * NS_PER_S + t.tv_nsec;
+}
+
 int sim_run(const struct sim_config *config, struct load_result *out, struct err *err)
 {
-    int64_t from_ns = clock_now(&clock_real);
+    int64_t from_ns = clock_now(&clock_real), cpu_from_ns = cpu_now();
     struct sim sim = {.config = *config, .cost = config->cost, .out = out, .err = err};
     *out = (struct load_result){0};
     defaults(&sim.config);
@@ -381,7 +389,9 @@ int sim_run(const struct sim_config *config, struct load_result *out, struct err
     tear_down(&sim);
     if (rc)
         load_result_free(out);
-    else
+    else {
         out->wall_ns = clock_now(&clock_real) - from_ns;
+        out->cpu_ns = cpu_now() - cpu_from_ns;
+    }
     return rc;
 }
