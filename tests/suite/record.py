@@ -14,6 +14,7 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import Workers  # noqa: E402
+from served import Served, make_model  # noqa: E402
 
 SIGMOE = ""
 CHOICES = ("fixed", "least-outstanding", "round-robin", "two-choices", "speed", "local")
@@ -92,6 +93,24 @@ class Record(unittest.TestCase):
                 for rows in (0, 8):
                     got = bits("--workers-at", at, "--replicas-by", choice, "--split-rows", rows)
                     self.assertEqual(got, alone, (choice, rows))
+
+    def test_a_server_records_what_its_answers_say(self):
+        """The recording of a served request is the answer's routed_experts, read by the importer."""
+        model = make_model(SIGMOE, os.path.join(self.dir, "served"))
+        path, answer = os.path.join(self.dir, "s.routes"), os.path.join(self.dir, "answer.jsonl")
+        with Served(SIGMOE, model, "--record", path) as server:
+            status, said = server.post("/v1/completions", {
+                "prompt": "Once upon a time", "max_tokens": 9, "ignore_eos": True,
+                "return_routed_experts": True})
+            self.assertEqual(status, 200, said)
+        with open(answer, "w") as f:
+            f.write(json.dumps(said))
+        sigmoe("trace", "convert", answer, path + ".vllm", "--experts", 8)
+
+        def choices(file):
+            return [(w[1], w[4], *(e.split(":")[0] for e in w[5:]))
+                    for w in (line.split() for line in self.lines(file))]
+        self.assertEqual(sorted(choices(path)), sorted(choices(path + ".vllm")))
 
     def test_a_recording_that_cannot_be_written_is_refused_first(self):
         err = sigmoe("run", self.model, "--token-ids", "1", "--record", "/nowhere/x", code=3)
