@@ -6,8 +6,8 @@
 #include <stdint.h>
 #include <string.h>
 
-/* DTYPE_U16 is of tables in files: nothing is computed with it. I8 and I4 are of packed weights
- * only (kernels.h): integers with a bf16 scale a group, two of I4 a byte. */
+/* DTYPE_U16, I32 and I64 are of files: nothing is computed with them. I8 and I4 are of packed
+ * weights only (kernels.h): integers with a bf16 scale a group, two of I4 a byte. */
 enum dtype {
     DTYPE_NONE = 0,
     DTYPE_F32 = 1,
@@ -16,21 +16,25 @@ enum dtype {
     DTYPE_U16 = 4,
     DTYPE_I8 = 5,
     DTYPE_I4 = 6,
+    DTYPE_I32 = 7,
+    DTYPE_I64 = 8,
     DTYPE_COUNT
 };
 
 /* Of one element; 0 for I4, which has none of its own. */
 static inline size_t dtype_bytes(enum dtype t)
 {
-    if (t == DTYPE_I8)
-        return 1;
-    return t == DTYPE_F32 ? 4 : (t == DTYPE_BF16 || t == DTYPE_F16 || t == DTYPE_U16) ? 2 : 0;
+    if (t == DTYPE_I8 || t == DTYPE_I64)
+        return t == DTYPE_I8 ? 1 : 8;
+    return t == DTYPE_F32 || t == DTYPE_I32                        ? 4
+           : (t == DTYPE_BF16 || t == DTYPE_F16 || t == DTYPE_U16) ? 2
+                                                                   : 0;
 }
 
 static inline const char *dtype_name(enum dtype t)
 {
-    static const char *const name[DTYPE_COUNT] = {"none", "f32",  "bf16", "f16",
-                                                  "u16",  "int8", "int4"};
+    static const char *const name[DTYPE_COUNT] = {"none", "f32",  "bf16", "f16", "u16",
+                                                  "int8", "int4", "i32",  "i64"};
     return t > DTYPE_NONE && t < DTYPE_COUNT ? name[t] : name[DTYPE_NONE];
 }
 

@@ -30,6 +30,7 @@ static const struct command {
     {"tokenize", cmd_tokenize, "turn text into token ids and back"},
     {"upcycle", cmd_upcycle, "make a dense model sparse without changing its function"},
     {"extract", cmd_extract, "cut a domain's submodel out of a model, with a proof"},
+    {"quantize", cmd_quantize, "write a checkpoint with its matrices as 8 or 4 bit integers"},
     {"eval", cmd_eval, "measure how well a model predicts texts"},
     {"loadtest", cmd_loadtest, "predict or measure a cluster under load, compare strategies"},
     {"calibrate", cmd_calibrate, "measure this machine for loadtest and plan"},

@@ -300,7 +300,8 @@ static int tensor_check(const struct checkpoint *ck, const struct tensor *t, enu
     if (role_is_table(role) && t->dtype != DTYPE_U16)
         return err_set(err, ERR_MODEL, "%s: tensor \"%s\" is stored as %s; a table must be U16",
                        file, t->name, t->dtype_name);
-    if (!role_is_table(role) && (t->dtype == DTYPE_NONE || t->dtype == DTYPE_U16))
+    int is_float = t->dtype == DTYPE_F32 || t->dtype == DTYPE_BF16 || t->dtype == DTYPE_F16;
+    if (!role_is_table(role) && !is_float)
         return err_set(err, ERR_MODEL,
                        "%s: tensor \"%s\" is stored as %s; weights must be BF16, F16 or F32", file,
                        t->name, t->dtype_name);

@@ -6,6 +6,7 @@
 #include "model/config.h"
 #include "model/families/families.h"
 #include "model/json.h"
+#include "model/quant.h"
 #include "model/rope_config.h"
 
 #include <math.h>
@@ -231,11 +232,6 @@ static int config_read(struct config *config, struct model_desc *out, struct err
     if (rc)
         return rc;
     config->family = family->model_type;
-    if (config_has(config, "quantization_config"))
-        return err_set(err, ERR_MODEL,
-                       "%s: \"quantization_config\" is set; quantised weights are not read, use a "
-                       "bf16, f16 or f32 checkpoint",
-                       config->path);
     struct model_desc *desc = calloc(1, sizeof(*desc));
     if (!desc)
         return err_set(err, ERR_NOMEM, "no memory to read %s", config->path);
@@ -244,7 +240,9 @@ static int config_read(struct config *config, struct model_desc *out, struct err
     desc->norm = NORM_RMS;
     desc->gate_scale = 1.0f;
     desc->n_slot = 1;
-    rc = common_read(desc, config, &block->absent, err);
+    rc = quant_config_read(desc, config, err);
+    if (rc == 0)
+        rc = common_read(desc, config, &block->absent, err);
     if (rc == 0)
         rc = block->configure(desc, config, err);
     if (rc == 0 && block != family)

@@ -28,6 +28,15 @@ enum gate_kind {
     GATE_TABLE         /* T = table[domain, token id]; w = 1 / top_k */
 };
 
+/* quant_kind: how a class of matrices is stored: integers of dtype (I8, I4) with a scale for each
+ * group of k; dtype NONE: floats. */
+struct quant_kind {
+    enum dtype dtype;
+    int group;
+};
+
+#define QUANT_CONFIG_MAX 8
+
 /* One layer. */
 struct layer_desc {
     int sparse; /* experts (1) or one dense FFN (0) */
@@ -89,6 +98,11 @@ struct model_desc {
     int tied; /* LM head = embedding */
     int32_t bos, eos[8];
     int n_eos;
+    /* Of experts; of attention, dense FFNs and shared experts; of the LM head. Filled by
+     * model_open, which looks at the tensors. */
+    struct quant_kind quant_expert, quant_dense, quant_head;
+    struct quant_kind quant_config[QUANT_CONFIG_MAX]; /* those that config.json names */
+    int n_quant_config;
     enum dtype stored; /* torch_dtype of the config, the tensors decide */
 };
 

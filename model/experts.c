@@ -30,7 +30,8 @@ struct expert_set {
 struct part {
     enum role role;
     size_t at;
-    int n, k; /* k 0: a vector of f32 */
+    int n, k;             /* k 0: a vector of f32 */
+    struct packed matrix; /* data NULL; when k is not 0 */
 };
 #define N_PART 6
 
@@ -48,8 +49,10 @@ static size_t parts_lay(const struct model_desc *desc, enum dtype dtype, struct 
         part[i] = (struct part){.role = roles[i], .at = used};
         if (desc_tensor_shape(desc, roles[i], layer, &part[i].n, &part[i].k) != 0)
             continue;
-        size_t bytes = part[i].k ? packed_bytes(dtype, part[i].n, part[i].k)
-                                 : ((size_t)part[i].n * sizeof(float) + ALIGN - 1) / ALIGN * ALIGN;
+        size_t bytes = (size_t)part[i].n * sizeof(float);
+        if (part[i].k)
+            part[i].matrix = quant_packed(desc, roles[i], dtype, part[i].n, part[i].k, &bytes);
+        bytes = (bytes + ALIGN - 1) / ALIGN * ALIGN;
         if (bytes == 0 || add_size(used, bytes, &used))
             return 0;
     }
@@ -97,9 +100,10 @@ static _Atomic(struct expert *) *entry(const struct expert_set *set, int layer, 
     return &set->table[(size_t)layer * (size_t)desc->n_expert + (size_t)expert];
 }
 
-static void expert_hang(struct ffn_weights *w, const struct part *p, void *data, enum dtype dtype)
+static void expert_hang(struct ffn_weights *w, const struct part *p, void *data)
 {
-    struct packed packed = {data, dtype, p->n, p->k, 0};
+    struct packed packed = p->matrix;
+    packed.data = data;
     switch (p->role) {
     case ROLE_EXPERT_GATE:
         w->gate = packed;
@@ -137,15 +141,23 @@ static int expert_lay(const struct expert_set *set, int layer, int expert, struc
     int n_job = 0;
     for (int i = 0; i < N_PART && rc == 0; i++) {
         const struct part *p = &part[i];
-        const struct tensor *t;
         if (p->n == 0)
             continue;
-        rc = checkpoint_role(set->model->ck, desc, p->role, layer, expert, &t, err);
-        if (rc)
+        struct pack_job *j = &job[n_job++];
+        *j = (struct pack_job){.data = slab + p->at,
+                               .dtype = p->k ? p->matrix.dtype : DTYPE_F32,
+                               .n = p->n,
+                               .k = p->k,
+                               .n_row = p->n};
+        rc = quant_find(set->model->ck, desc, p->role, layer, expert, &j->quant, err);
+        if (rc == 0)
+            rc = checkpoint_role(set->model->ck, desc, p->role, layer, expert, &j->src, err);
+        else if (rc > 0)
+            j->src = j->quant.packed;
+        if (rc < 0)
             break;
-        expert_hang(&e->w, p, slab + p->at, set->dtype);
-        job[n_job++] = (struct pack_job){
-            t, slab + p->at, p->k ? set->dtype : DTYPE_F32, p->n, p->k, 0, p->n, 0};
+        rc = 0;
+        expert_hang(&e->w, p, slab + p->at);
     }
     if (rc) {
         mem_unmap(slab, set->slab_bytes);
@@ -173,7 +185,12 @@ static int expert_load(struct expert_set *set, int layer, int expert, struct tea
     int n_job = expert_lay(set, layer, expert, &e, job, err);
     if (n_job < 0)
         return n_job;
-    pack_jobs_run(job, n_job, set->model->ck, team, progress);
+    int rc = pack_jobs_run(job, n_job, set->model->ck, team, progress, err);
+    if (rc) {
+        mem_unmap(e->slab, set->slab_bytes);
+        free(e);
+        return rc;
+    }
     atomic_store_explicit(slot, e, memory_order_release);
     atomic_fetch_add(&set->bytes, set->slab_bytes);
     atomic_fetch_add(&set->count, 1);

@@ -1,4 +1,5 @@
 /* model: a checkpoint opened and found complete, before anything is computed or loaded. */
+#include "model/quant.h"
 #include "model/rre_table.h"
 #include "model/weights.h"
 
@@ -18,6 +19,10 @@ static int tensor_found(void *arg, enum role role, int layer, int expert)
     const struct tensor *t;
     char name[LIMIT_NAME_BYTES];
     const struct model_desc *desc = &check->model->desc;
+    struct quant_source s;
+    int rc = quant_find(check->model->ck, desc, role, layer, expert, &s, check->err);
+    if (rc)
+        return rc > 0 ? 0 : rc;
     if (check->n_missing >= 0 && role_is_expert(role) &&
         desc_tensor_name(desc, role, layer, expert, name, sizeof(name)) == 0 &&
         !checkpoint_find(check->model->ck, name)) {
@@ -43,6 +48,8 @@ static int open_checked(const char *dir, struct check *check, struct model **out
     }
     check->model = model;
     check->err = err;
+    if (rc == 0)
+        rc = quant_detect(model->ck, &model->desc, err);
     if (rc == 0)
         rc = desc_each_tensor(&model->desc, tensor_found, check);
     if (rc == 0 && check->n_missing <= 0)

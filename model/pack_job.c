@@ -4,6 +4,7 @@
 #include "model/pack_job.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #define UNIT_ROWS (4 * PANEL)
@@ -23,15 +24,48 @@ static void vector_widen(const struct pack_job *job)
         out[i] = element(job->src->data, job->src->dtype, (size_t)i);
 }
 
+/* What a thread unpacks a row of integers into. */
+struct scratch {
+    int8_t *q;       /* [k] */
+    uint16_t *scale; /* [groups] */
+    float *f;        /* [k] */
+};
+
+struct packing {
+    const struct pack_job *job;
+    struct scratch *scratch; /* [threads], NULL where nothing is integers */
+};
+
+static void quant_rows_pack(const struct pack_job *job, const struct scratch *s, int low, int high)
+{
+    const struct quant_source *q = &job->quant;
+    for (int r = low; r < high; r++) {
+        quant_row(q, r - job->row + job->src_row, s->q, s->scale);
+        if (job->dtype != DTYPE_F32) {
+            struct quant_rows one = {s->q, (size_t)q->k, s->scale,
+                                     (size_t)quant_groups(q->k, q->group)};
+            pack_quant_rows(job->data, job->dtype, job->n, job->k, q->group, r, 1, &one);
+            continue;
+        }
+        for (int i = 0; i < q->k; i++)
+            s->f[i] = (float)s->q[i] * bf16_to_f32(s->scale[i / q->group]);
+        pack_rows(job->data, DTYPE_F32, job->n, job->k, r, 1, s->f, DTYPE_F32, (size_t)job->k);
+    }
+}
+
 static void rows_pack(void *arg, int begin, int end, int thread)
 {
-    (void)thread;
-    const struct pack_job *job = arg;
+    const struct packing *packing = arg;
+    const struct pack_job *job = packing->job;
     int first = job->row / UNIT_ROWS, last = job->row + job->n_row;
     for (int unit = begin; unit < end; unit++) {
         int low = (first + unit) * UNIT_ROWS, high = low + UNIT_ROWS;
         low = low < job->row ? job->row : low;
         high = high > last ? last : high;
+        if (job->quant.packed) {
+            quant_rows_pack(job, &packing->scratch[thread], low, high);
+            continue;
+        }
         const char *src = job->src->data;
         size_t src_row = (size_t)(low - job->row) + (size_t)job->src_row;
         src += src_row * (size_t)job->k * dtype_bytes(job->src->dtype);
@@ -40,7 +74,7 @@ static void rows_pack(void *arg, int begin, int end, int thread)
     }
 }
 
-static void job_run(const struct pack_job *job, struct team *team)
+static void job_run(const struct pack_job *job, struct scratch *scratch, struct team *team)
 {
     if (job->k == 0) {
         vector_widen(job);
@@ -48,21 +82,62 @@ static void job_run(const struct pack_job *job, struct team *team)
     }
     int last = job->row + job->n_row;
     int n_unit = (last + UNIT_ROWS - 1) / UNIT_ROWS - job->row / UNIT_ROWS;
-    struct pack_job copy = *job;
-    team_run(team, rows_pack, &copy, n_unit, 1);
+    struct packing packing = {job, scratch};
+    team_run(team, rows_pack, &packing, n_unit, 1);
 }
 
-void pack_jobs_run(const struct pack_job *job, int n_job, const struct checkpoint *ck,
-                   struct team *team, struct progress *progress)
+static void scratch_free(struct scratch *s, int n)
 {
+    for (int i = 0; s && i < n; i++) {
+        free(s[i].q);
+        free(s[i].scale);
+        free(s[i].f);
+    }
+    free(s);
+}
+
+/* For the widest row of integers among the jobs; *out stays NULL where there is none. */
+static int scratch_create(const struct pack_job *job, int n_job, int n, struct scratch **out)
+{
+    int k = 0;
+    for (int i = 0; i < n_job; i++)
+        k = job[i].quant.packed && job[i].k > k ? job[i].k : k;
+    *out = NULL;
+    if (k == 0)
+        return 0;
+    struct scratch *s = calloc((size_t)n, sizeof(*s));
+    int whole = s != NULL;
+    for (int i = 0; whole && i < n; i++) {
+        s[i].q = malloc((size_t)k);
+        s[i].scale = malloc((size_t)quant_groups(k, K_BLOCK) * sizeof(*s[i].scale));
+        s[i].f = malloc((size_t)k * sizeof(*s[i].f));
+        whole = s[i].q && s[i].scale && s[i].f;
+    }
+    if (!whole) {
+        scratch_free(s, n);
+        return -1;
+    }
+    *out = s;
+    return 0;
+}
+
+int pack_jobs_run(const struct pack_job *job, int n_job, const struct checkpoint *ck,
+                  struct team *team, struct progress *progress, struct err *err)
+{
+    struct scratch *scratch;
+    int n_thread = team ? team_size(team) : 1;
+    if (scratch_create(job, n_job, n_thread, &scratch) != 0)
+        return err_set(err, ERR_NOMEM, "no memory to unpack rows of integers");
     for (int i = 0; i < n_job; i++) {
         if (i + 1 < n_job)
             checkpoint_want(ck, job[i + 1].src);
-        job_run(&job[i], team);
+        job_run(&job[i], scratch, team);
         checkpoint_done(ck, job[i].src);
         if (progress)
             progress_add(progress, job[i].src->bytes);
     }
+    scratch_free(scratch, n_thread);
+    return 0;
 }
 
 int memory_check(uint64_t bytes, const char *what, const char *remedy, struct err *err)

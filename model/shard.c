@@ -21,8 +21,8 @@ static const struct {
     enum dtype dtype;
 } types[] = {
     {"F32", 32, DTYPE_F32},     {"BF16", 16, DTYPE_BF16},   {"F16", 16, DTYPE_F16},
-    {"F64", 64, DTYPE_NONE},    {"I64", 64, DTYPE_NONE},    {"U64", 64, DTYPE_NONE},
-    {"C64", 64, DTYPE_NONE},    {"I32", 32, DTYPE_NONE},    {"U32", 32, DTYPE_NONE},
+    {"F64", 64, DTYPE_NONE},    {"I64", 64, DTYPE_I64},     {"U64", 64, DTYPE_NONE},
+    {"C64", 64, DTYPE_NONE},    {"I32", 32, DTYPE_I32},     {"U32", 32, DTYPE_NONE},
     {"I16", 16, DTYPE_NONE},    {"U16", 16, DTYPE_U16},     {"I8", 8, DTYPE_NONE},
     {"U8", 8, DTYPE_NONE},      {"BOOL", 8, DTYPE_NONE},    {"F8_E4M3", 8, DTYPE_NONE},
     {"F8_E5M2", 8, DTYPE_NONE}, {"F8_E8M0", 8, DTYPE_NONE}, {"F6_E2M3", 6, DTYPE_NONE},

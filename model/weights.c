@@ -45,6 +45,14 @@ static const struct tensor *tensor_of(struct layout *l, enum role role, int laye
     return l->rc ? NULL : t;
 }
 
+static struct packed packed_of(struct layout *l, enum role role, enum dtype dtype, int n, int k)
+{
+    size_t bytes;
+    struct packed w = quant_packed(l->desc, role, dtype, n, k, &bytes);
+    w.data = take(l, bytes);
+    return w;
+}
+
 static void add_job(struct layout *l, struct pack_job job)
 {
     if (l->job)
@@ -56,12 +64,17 @@ static void add_job(struct layout *l, struct pack_job job)
 static void source(struct layout *l, enum role role, int layer, void *data, enum dtype dtype, int n,
                    int k, int row)
 {
-    const struct tensor *t = tensor_of(l, role, layer);
-    if (!t)
+    struct pack_job job = {.data = data, .dtype = dtype, .n = n, .k = k, .row = row};
+    int found =
+        l->ck && l->rc == 0 ? quant_find(l->ck, l->desc, role, layer, 0, &job.quant, l->err) : 0;
+    if (found < 0)
+        l->rc = found;
+    job.src = found > 0 ? job.quant.packed : tensor_of(l, role, layer);
+    if (!job.src)
         return;
-    int n_row = k ? (int)t->dim[0] : (int)t->dim[t->n_dim - 1];
-    add_job(l, (struct pack_job){t, data, dtype, n, k, row, n_row, 0});
-    l->src_bytes += t->bytes;
+    job.n_row = k ? (int)job.src->dim[0] : (int)job.src->dim[job.src->n_dim - 1];
+    add_job(l, job);
+    l->src_bytes += job.src->bytes;
 }
 
 static int has(const struct layout *l, enum role role, int layer)
@@ -87,9 +100,9 @@ static struct packed matrix(struct layout *l, enum role role, int layer, enum dt
     int n, k;
     if (desc_tensor_shape(l->desc, role, layer, &n, &k) != 0)
         return (struct packed){0};
-    void *data = take(l, packed_bytes(dtype, n, k));
-    source(l, role, layer, data, dtype, n, k, 0);
-    return (struct packed){data, dtype, n, k, 0};
+    struct packed w = packed_of(l, role, dtype, n, k);
+    source(l, role, layer, (void *)(uintptr_t)w.data, w.dtype, n, k, 0);
+    return w;
 }
 
 /* qkv fuses the three projections, q first, so that one product computes all of them; in a query
@@ -104,12 +117,12 @@ static void qkv(struct layout *l, int layer, struct layer_weights *w)
         w->q = matrix(l, ROLE_Q, layer, l->dtype);
         w->q_bias = vector(l, ROLE_Q_BIAS, layer);
     }
-    void *data = take(l, packed_bytes(l->dtype, n, d->d_model));
+    w->qkv = packed_of(l, ROLE_K, l->dtype, n, d->d_model);
+    void *data = (void *)(uintptr_t)w->qkv.data;
     if (!apart)
-        source(l, ROLE_Q, layer, data, l->dtype, n, d->d_model, 0);
-    source(l, ROLE_K, layer, data, l->dtype, n, d->d_model, d_q);
-    source(l, ROLE_V, layer, data, l->dtype, n, d->d_model, d_q + d_kv);
-    w->qkv = (struct packed){data, l->dtype, n, d->d_model, 0};
+        source(l, ROLE_Q, layer, data, w->qkv.dtype, n, d->d_model, 0);
+    source(l, ROLE_K, layer, data, w->qkv.dtype, n, d->d_model, d_q);
+    source(l, ROLE_V, layer, data, w->qkv.dtype, n, d->d_model, d_q + d_kv);
     if (!has(l, ROLE_Q_BIAS, layer))
         return;
     float *bias = take(l, (size_t)n * sizeof(float));
@@ -162,13 +175,22 @@ static void layer_layout(struct layout *l, int layer, struct layer_weights *w)
 static void lm_heads(struct layout *l, struct packed *head)
 {
     const struct model_desc *d = l->desc;
+    if (!d->tied && d->n_slot == 1) {
+        head[0] = matrix(l, ROLE_LM_HEAD, 0, l->dtype);
+        return;
+    }
     const struct tensor *t = tensor_of(l, d->tied ? ROLE_EMBED : ROLE_LM_HEAD, 0);
     for (int slot = 0; slot < d->n_slot; slot++) {
         void *data = take(l, packed_bytes(l->dtype, d->vocab, d->d_model));
         head[slot] = (struct packed){data, l->dtype, d->vocab, d->d_model, 0};
         if (t)
-            add_job(l, (struct pack_job){t, data, l->dtype, d->vocab, d->d_model, 0, d->vocab,
-                                         slot * d->vocab});
+            add_job(l, (struct pack_job){.src = t,
+                                         .data = data,
+                                         .dtype = l->dtype,
+                                         .n = d->vocab,
+                                         .k = d->d_model,
+                                         .n_row = d->vocab,
+                                         .src_row = slot * d->vocab});
     }
     l->src_bytes += t ? t->bytes : 0;
 }
@@ -251,12 +273,13 @@ int weights_load_dense(const struct model *model, enum precision precision, stru
     if (rc == 0) {
         struct progress progress;
         progress_start(&progress, "dense weights", l.src_bytes);
-        pack_jobs_run(l.job, l.n_job, model->ck, team, &progress);
+        rc = pack_jobs_run(l.job, l.n_job, model->ck, team, &progress, err);
         progress_end(&progress);
-        *out = &store->w;
-    } else {
-        weights_free_dense(&store->w);
     }
+    if (rc == 0)
+        *out = &store->w;
+    else
+        weights_free_dense(&store->w);
     free(l.job);
     return rc;
 }

@@ -108,7 +108,7 @@ int ck_writer_declare(struct ck_writer *w, const char *name, enum dtype dtype, i
                       const uint64_t *dim, struct err *err)
 {
     uint64_t bytes = dtype_bytes(dtype);
-    if (bytes == 0 || n_dim < 0 || n_dim > LIMIT_ST_DIMS || w->n_shard)
+    if (bytes == 0 || dtype == DTYPE_I8 || n_dim < 0 || n_dim > LIMIT_ST_DIMS || w->n_shard)
         return err_set(err, ERR_USAGE, "tensor \"%s\" cannot be declared: dtype %s, %d dimensions",
                        name, dtype_name(dtype), n_dim);
     for (int i = 0; i < n_dim; i++)
@@ -157,7 +157,7 @@ static void places_fix(struct ck_writer *w)
         size_t end = first;
         while (end < w->n_entry && w->entry[end].shard == w->entry[first].shard)
             end++;
-        for (size_t width = 4; width >= 2; width -= 2) {
+        for (size_t width = 8; width >= 2; width /= 2) {
             for (size_t i = first; i < end; i++) {
                 if (dtype_bytes(w->entry[i].dtype) != width)
                     continue;
@@ -197,7 +197,8 @@ int ck_writer_begin(struct ck_writer *w, struct err *err)
 static json_t *entry_json(const struct entry *e)
 {
     static const char *const names[DTYPE_COUNT] = {
-        [DTYPE_F32] = "F32", [DTYPE_BF16] = "BF16", [DTYPE_F16] = "F16", [DTYPE_U16] = "U16"};
+        [DTYPE_F32] = "F32", [DTYPE_BF16] = "BF16", [DTYPE_F16] = "F16",
+        [DTYPE_U16] = "U16", [DTYPE_I32] = "I32",   [DTYPE_I64] = "I64"};
     json_t *shape = json_array();
     for (int i = 0; i < e->n_dim; i++)
         json_array_append_new(shape, json_integer((json_int_t)e->dim[i]));

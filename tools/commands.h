@@ -22,6 +22,8 @@ int cmd_trace(int argc, char **argv);
 int cmd_upcycle(int argc, char **argv);
 /* cmd_extract cuts a domain's submodel out of a model with domains. */
 int cmd_extract(int argc, char **argv);
+/* cmd_quantize writes a checkpoint whose matrices are integers. */
+int cmd_quantize(int argc, char **argv);
 /* cmd_eval measures how well a model predicts texts. */
 int cmd_eval(int argc, char **argv);
 /* cmd_calibrate measures this machine for the simulator and the advice. */

@@ -4,6 +4,7 @@
  * so the numbers are those a worker will show. */
 #include "base/opt.h"
 #include "base/report.h"
+#include "model/quant.h"
 #include "model/weights.h"
 #include "tools/commands.h"
 #include "tools/shapes.h"
@@ -35,8 +36,12 @@ struct view {
 
 static int count_tensor(void *arg, enum role role, int layer, int expert)
 {
-    (void)role, (void)layer, (void)expert;
-    (*(size_t *)arg)++;
+    (void)layer;
+    (void)expert;
+    struct view *v = arg;
+    const struct quant_kind *kind = quant_kind_of(&v->desc, role);
+    /* A matrix of integers is three tensors: integers, scales, shape. */
+    v->n_needed += kind && kind->dtype != DTYPE_NONE ? 3 : 1;
     return 0;
 }
 
@@ -83,7 +88,7 @@ static int view_count(struct view *v, struct err *err)
     if (v->dense_bytes == 0 || (n_sparse && v->expert_bytes == 0))
         return err_set(err, ERR_LIMIT, "%s: the weights are too large to count", v->what);
     sub_count(v);
-    desc_each_tensor(&v->desc, count_tensor, &v->n_needed);
+    desc_each_tensor(&v->desc, count_tensor, v);
     if (v->model)
         dtypes_count(v);
     return 0;
@@ -200,6 +205,16 @@ static void print_files(const struct view *v)
         used += (size_t)snprintf(text + used, sizeof(text) - used, "%s%s (%zu)", i ? ", " : "",
                                  v->dtype[i].name, v->dtype[i].n);
     put("stored as", text);
+    if (v->desc.n_quant_config > 0) {
+        char kind[3][24];
+        const struct quant_kind *k[] = {&v->desc.quant_expert, &v->desc.quant_dense,
+                                        &v->desc.quant_head};
+        for (int i = 0; i < 3; i++)
+            snprintf(kind[i], sizeof(kind[i]), k[i]->dtype == DTYPE_NONE ? "floats" : "%s:%d",
+                     dtype_name(k[i]->dtype), k[i]->group);
+        snprintf(text, sizeof(text), "experts %s, dense %s, LM head %s", kind[0], kind[1], kind[2]);
+        put("quantised", text);
+    }
     snprintf(text, sizeof(text), "%zu in %d file%s, %s", n, checkpoint_n_shard(ck),
              checkpoint_n_shard(ck) == 1 ? "" : "s",
              human_bytes((double)checkpoint_bytes(ck), bytes, sizeof(bytes)));

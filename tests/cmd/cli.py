@@ -10,8 +10,8 @@ import unittest
 
 SIGMOE = ""
 COMMANDS = ["run", "serve", "worker", "status", "rebalance", "drain", "join", "chat", "top",
-            "inspect", "plan", "trace", "tokenize", "upcycle", "extract", "eval", "loadtest",
-            "calibrate", "synth"]
+            "inspect", "plan", "trace", "tokenize", "upcycle", "extract", "quantize", "eval",
+            "loadtest", "calibrate", "synth"]
 
 
 def sigmoe(*args):

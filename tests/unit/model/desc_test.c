@@ -253,7 +253,7 @@ static void bad_configs_are_refused_in_words(void **state)
         {LLAMA(", \"attention_bias\": 1"), "must be true or false"},
         {LLAMA(", \"hidden_act\": \"mish\""), "\"hidden_act\" \"mish\" is not computed here"},
         {LLAMA(", \"partial_rotary_factor\": 0.5"), "rotates all of a head"},
-        {LLAMA(", \"quantization_config\": {}"), "quantised weights are not read"},
+        {LLAMA(", \"quantization_config\": {}"), "read are compressed-tensors' pack-quantized"},
         {LLAMA(", \"eos_token_id\": [1,2,3,4,5,6,7,8,9]"), "a list of at most 8"},
         {LLAMA(", \"rope_scaling\": 4"), "\"rope_scaling\" must be an object"},
         {LLAMA(", \"rope_scaling\": {\"rope_type\": \"longrope\"}"),
