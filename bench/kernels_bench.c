@@ -1,10 +1,10 @@
 /* kernels_bench: what the products reach of what this machine gives. Two limits are measured in the
  * same run, turn by turn with the kernels, since a shared machine's bandwidth moves by half from
- * hour to hour: a plain read (two streams a thread) and f32 multiply-adds in registers, with the
- * widest instructions of the chosen set. A kernel's limit is the larger of bytes / bandwidth and
- * FLOP / peak, and its figure the share of that limit it reaches. Weights are far larger than the
- * caches and met in turn, as a model's layers are. Medians over the rounds. SIGMOE_ISA picks the
- * instruction set. */
+ * hour to hour: a plain read (two streams a thread) and multiply-adds in registers, with the
+ * widest instructions of the chosen set: f32, or bf16 products of tiles where the set is AMX. A
+ * kernel's limit is the larger of bytes / bandwidth and FLOP / peak, and its figure the share of
+ * that limit it reaches. Weights are far larger than the caches and met in turn, as a model's
+ * layers are. Medians over the rounds. SIGMOE_ISA picks the instruction set. */
 #include "base/arena.h"
 #include "base/clock.h"
 #include "base/opt.h"
@@ -123,6 +123,28 @@ __attribute__((target("avx2,fma"))) static float fma_avx2(void)
 }
 #endif
 
+#if defined(__x86_64__)
+#define TILE_STEPS 100000
+/* Four independent sums, as the kernels keep. LDTILECFG's operand: palette 1, eight tiles of 16
+ * rows of 64 bytes. */
+static float tiles_in_registers(void)
+{
+    static const unsigned char config[64] = {
+        [0] = 1,   [16] = 64, [18] = 64, [20] = 64, [22] = 64, [24] = 64,
+        [26] = 64, [28] = 64, [30] = 64, [48] = 16, [49] = 16, [50] = 16,
+        [51] = 16, [52] = 16, [53] = 16, [54] = 16, [55] = 16};
+    __asm__ volatile("ldtilecfg %0" : : "m"(config) : "memory");
+    for (int k = 0; k < TILE_STEPS; k++)
+        __asm__ volatile("tdpbf16ps %%tmm6, %%tmm4, %%tmm0\n\ttdpbf16ps %%tmm7, %%tmm4, %%tmm1\n\t"
+                         "tdpbf16ps %%tmm6, %%tmm5, %%tmm2\n\ttdpbf16ps %%tmm7, %%tmm5, %%tmm3"
+                         :
+                         :
+                         : "memory");
+    __asm__ volatile("tilerelease" : : : "memory");
+    return 0.0f;
+}
+#endif
+
 static void read_units(void *arg, int begin, int end, int thread)
 {
     (void)thread;
@@ -146,6 +168,8 @@ static double fma_flop(enum isa isa)
 {
     int lanes = FMA_CHAINS * 4;
 #if defined(__x86_64__)
+    if (isa == ISA_AMX)
+        return 4.0 * TILE_STEPS * 2 * 16 * 16 * 32;
     lanes = isa >= ISA_AVX512 ? FMA_CHAINS * 16 : isa == ISA_AVX2 ? AVX2_CHAINS * 8 : lanes;
 #endif
     (void)isa;
@@ -159,7 +183,9 @@ static void fma_units(void *arg, int begin, int end, int thread)
     for (int i = begin; i < end; i++) {
         float sum;
 #if defined(__x86_64__)
-        if (probe->isa >= ISA_AVX512)
+        if (probe->isa == ISA_AMX)
+            sum = tiles_in_registers();
+        else if (probe->isa >= ISA_AVX512)
             sum = fma_avx512();
         else if (probe->isa == ISA_AVX2)
             sum = fma_avx2();
@@ -183,6 +209,8 @@ struct bench {
     int32_t *row;
     struct ffn_segment seg[N_EXPERT];
     int cpu_time;
+    enum dtype dtype; /* of the weights */
+    int group;
     int next; /* the matrix or expert that comes next, so that none is met warm */
 };
 
@@ -221,11 +249,21 @@ static int64_t bench_now(const struct bench *b)
     return t.tv_sec * NS_PER_S + t.tv_nsec;
 }
 
+static struct packed weights_at(const struct bench *b, const void *data, int n, int k)
+{
+    return (struct packed){data, b->dtype, n, k, b->group};
+}
+
+static size_t weights_bytes(const struct bench *b, int n, int k)
+{
+    return b->group ? packed_quant_bytes(b->dtype, n, k, b->group) : packed_bytes(b->dtype, n, k);
+}
+
 /* Weights drawn from a pattern are as slow as any; finite and not denormal is what matters. */
 static int bench_init(struct bench *b)
 {
-    b->matrix_bytes = packed_bytes(DTYPE_BF16, D_MODEL, D_MODEL);
-    size_t expert_bytes = 3 * packed_bytes(DTYPE_BF16, D_FF, D_MODEL);
+    b->matrix_bytes = weights_bytes(b, D_MODEL, D_MODEL);
+    size_t expert_bytes = 2 * weights_bytes(b, D_FF, D_MODEL) + weights_bytes(b, D_MODEL, D_FF);
     b->weights_bytes = N_EXPERT * expert_bytes;
     b->weights = mem_map(b->weights_bytes);
     b->x = mem_map((size_t)MAX_ROWS * D_MODEL * 2);
@@ -238,12 +276,12 @@ static int bench_init(struct bench *b)
         ((uint16_t *)(void *)b->weights)[i] = (uint16_t)(0x3c00u + (i * 7919u & 0x81ffu));
     for (size_t i = 0; i < (size_t)MAX_ROWS * D_MODEL; i++)
         b->x[i] = f32_to_bf16((float)rng_uniform(SEED, 0, i) - 0.5f);
-    size_t part = expert_bytes / 3;
+    size_t part = weights_bytes(b, D_FF, D_MODEL);
     for (int e = 0; e < N_EXPERT; e++) {
         const unsigned char *w = b->weights + (size_t)e * expert_bytes;
-        b->expert[e].gate = (struct packed){w, DTYPE_BF16, D_FF, D_MODEL, 0};
-        b->expert[e].up = (struct packed){w + part, DTYPE_BF16, D_FF, D_MODEL, 0};
-        b->expert[e].down = (struct packed){w + 2 * part, DTYPE_BF16, D_MODEL, D_FF, 0};
+        b->expert[e].gate = weights_at(b, w, D_FF, D_MODEL);
+        b->expert[e].up = weights_at(b, w + part, D_FF, D_MODEL);
+        b->expert[e].down = weights_at(b, w + 2 * part, D_MODEL, D_FF);
     }
     return 0;
 }
@@ -259,7 +297,7 @@ static struct work run_matmul(struct bench *b, int n_row, int n_matrix)
     int64_t start = bench_now(b);
     for (int i = 0; i < n_matrix; i++) {
         size_t at = (size_t)b->next++ % n_all;
-        struct packed w = {b->weights + at * b->matrix_bytes, DTYPE_BF16, D_MODEL, D_MODEL, 0};
+        struct packed w = weights_at(b, b->weights + at * b->matrix_bytes, D_MODEL, D_MODEL);
         struct matmul_job job = {.k = b->k,
                                  .m = {.x = b->x,
                                        .ldx = D_MODEL,
@@ -325,7 +363,7 @@ static struct work run_ffn(struct bench *b, int n_row, int n_layer)
         for (job.stage = 0; job.stage < 2; job.stage++)
             team_run(b->team, ffn_unit, &job, b->k->ffn_units(&job.f, job.stage), 1);
         work.ns += (double)(bench_now(b) - start);
-        work.bytes += 3.0 * n_seg * (double)packed_bytes(DTYPE_BF16, D_FF, D_MODEL);
+        work.bytes += (double)n_seg * (double)(b->weights_bytes / N_EXPERT);
         work.flop += 6.0 * n_row * TOP_K * D_MODEL * D_FF;
     }
     return work;
@@ -401,15 +439,18 @@ static void print_figures(const struct bench *b, struct samples *s, int n_round,
 {
     double read = median(s[READ].rate_bytes, n_round), fma = median(s[FMA].rate_flop, n_round);
     if (!json)
-        printf("%s, %d thread%s\n%-12s %10s %8s %10s %9s\n", b->k->name, team_size(b->team),
-               team_size(b->team) == 1 ? "" : "s", "", "us", "GB/s", "GFLOP/s", "of limit");
+        printf("%s, %s weights, %d thread%s\n%-12s %10s %8s %10s %9s\n", b->k->name,
+               dtype_name(b->dtype), team_size(b->team), team_size(b->team) == 1 ? "" : "s", "",
+               "us", "GB/s", "GFLOP/s", "of limit");
     for (int i = 0; i < N_LINE; i++) {
         double bytes = median(s[i].rate_bytes, n_round), flop = median(s[i].rate_flop, n_round);
         double us = median(s[i].us, n_round), share = fmax(bytes / read, flop / fma);
         if (json)
-            printf("{\"isa\": \"%s\", \"threads\": %d, \"case\": \"%s\", \"us\": %.1f, "
+            printf("{\"isa\": \"%s\", \"weights\": \"%s\", \"threads\": %d, \"case\": \"%s\", "
+                   "\"us\": %.1f, "
                    "\"gb_s\": %.2f, \"gflop_s\": %.1f, \"of_limit\": %.3f}\n",
-                   b->k->name, team_size(b->team), lines[i].name, us, bytes, flop, share);
+                   b->k->name, dtype_name(b->dtype), team_size(b->team), lines[i].name, us, bytes,
+                   flop, share);
         else
             printf("%-12s %10.1f %8.2f %10.1f %8.0f%%\n", lines[i].name, us, bytes, flop,
                    100.0 * share);
@@ -437,11 +478,14 @@ int main(int argc, char **argv)
 {
     int64_t threads = 0, rounds = 5;
     int json = 0, n_positional = 0;
+    const char *weights = "bf16";
     static struct bench b;
     const struct opt opts[] = {
         {"threads", 't', OPT_INT, &threads, "N", "threads; default: 1, then all CPUs", 0, 1024},
         {"rounds", 'r', OPT_INT, &rounds, "N", "rounds of which medians are taken, default 5", 1,
          MAX_ROUND},
+        {"weights", 'w', OPT_STR, &weights, "KIND",
+         "bf16 (default), int8 (groups of 128), int4 (of 32)", 0, 0},
         {"cpu-time", 0, OPT_FLAG, &b.cpu_time, NULL,
          "time of the thread instead of the clock; one thread, for a busy machine", 0, 0},
         {"json", 0, OPT_FLAG, &json, NULL, "one JSON object a line", 0, 0},
@@ -456,6 +500,12 @@ int main(int argc, char **argv)
     };
     struct err err = {0};
     int rc = opt_parse(&command, argc, argv, NULL, &n_positional, &err);
+    b.dtype = strcmp(weights, "int8") == 0   ? DTYPE_I8
+              : strcmp(weights, "int4") == 0 ? DTYPE_I4
+                                             : DTYPE_BF16;
+    b.group = b.dtype == DTYPE_I8 ? 128 : b.dtype == DTYPE_I4 ? 32 : 0;
+    if (rc == 0 && b.group == 0 && strcmp(weights, "bf16") != 0)
+        rc = err_set(&err, ERR_USAGE, "--weights '%s': give bf16, int8 or int4", weights);
     if (rc == 0)
         rc = kernels_open(&b.k, &err);
     if (rc == 0 && bench_init(&b))
