@@ -5,10 +5,11 @@ import { chunks, Refused, setKey } from "./stream.js";
 
 const NUMBERS = ["temperature", "top_p", "top_k", "max_tokens", "seed"];
 const EXAMPLES = {
-  zh: "高血压患者平时要注意什么？", en: "What is asthma?",
-  code: "Write a Python function read_lines: Return the lines of a file.",
-  bilingual: "Translate into Chinese: The weather is very good today.",
-  poetry: "以「春夜」為題寫一首詩。", "": "Once upon a time",
+  zh: "高血压患者应该注意什么？",
+  en: "Tom has 5 apples and buys 7 more. How many apples does he have?",
+  code: "Write a Python function is_empty: Return True if the queue is empty.",
+  bilingual: "Translate into Chinese: I am very happy today.",
+  poetry: "以「春望」為題寫一首詩。", "": "Once upon a time",
 };
 
 const state = { messages: [], model: "", domains: [], running: null };
