@@ -230,8 +230,8 @@ def main():
     parser.add_argument("--data", required=True, help="where train.py wrote")
     parser.add_argument("--model", default="models/sigma-tiny")
     parser.add_argument("--sigmoe", default="build/release/sigmoe")
-    parser.add_argument("--bytes", type=int, default=16000, help="of each text (%(default)s)")
-    parser.add_argument("--prompts", type=int, default=16, help="of each text (%(default)s)")
+    parser.add_argument("--bytes", type=int, default=10000, help="of each text (%(default)s)")
+    parser.add_argument("--prompts", type=int, default=8, help="of each text (%(default)s)")
     args = parser.parse_args()
     model = Path(args.model)
     log = [json.loads(line) for line in (Path(args.data) / "log.jsonl").read_text().splitlines()]
