@@ -197,6 +197,8 @@ blocks, Adam for the rest; the rate is constant and falls over the last half.
 The last 2 % of each corpus, never trained on; at most {bytes} bytes of each. Perplexity a byte
 under each group (`sigmoe eval matrix --window 512`, bf16), the best in bold; on average a text's own
 group is {gain:.1f} % below the mean of the others.
+Functions are cut from the files that code_python holds: 10 of the 166 held-out functions (5 % of their
+text) also stand, letter by letter, in a file that was trained on.
 
 {matrix}
 
