@@ -6,7 +6,7 @@ import argparse
 import ctypes
 import json
 import os
-import shutil
+import select
 import signal
 import socket
 import subprocess
@@ -19,7 +19,6 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SIGMOE = os.path.join(ROOT, "build", "release", "sigmoe")
 WORK = os.path.join(ROOT, "build", "quickstart")
 MODEL = os.path.join(ROOT, "models", "sigma-tiny")
-STORIES = os.path.join(ROOT, "..", "shared", "data", "stories260k")
 QUESTIONS = {"zh": "高血压患者应该注意什么？",
              "en": "Tom has 5 apples and buys 7 more. How many apples does he have?",
              "code": "Write a Python function is_empty: Return True if the queue is empty.",
@@ -33,38 +32,9 @@ class Trouble(Exception):
     """What went wrong, in words for the person who typed ./quickstart."""
 
 
-# The model --------------------------------------------------------------------------------------
-
-
-def stories_model():
-    """Until a trained sparse model lies in models/: the dense stories260k, its FFNs copied to 8
-    experts a layer behind a random gate, which changes no answer."""
-    out = os.path.join(WORK, "stories-8-experts")
-    if os.path.isfile(os.path.join(out, "config.json")):
-        return out
-    dense = os.path.join(WORK, "stories260k")
-    shutil.rmtree(out, ignore_errors=True)
-    os.makedirs(dense, exist_ok=True)
-    for name in ("model.safetensors", "tok512.bin"):
-        shutil.copyfile(os.path.join(STORIES, name), os.path.join(dense, name))
-    with open(os.path.join(dense, "config.json"), "w", encoding="utf-8") as f:
-        json.dump({"model_type": "llama", "hidden_act": "silu", "hidden_size": 64,
-                   "intermediate_size": 172, "num_hidden_layers": 5, "num_attention_heads": 8,
-                   "num_key_value_heads": 4, "vocab_size": 512, "max_position_embeddings": 512,
-                   "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": True,
-                   "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "float32"}, f)
-    subprocess.run([SIGMOE, "upcycle", dense, "-o", out, "--form", "mixtral", "--experts", "8"],
-                   check=True, stdout=subprocess.DEVNULL)
-    return out
-
-
 def find_model(given):
     if given or os.path.isdir(MODEL):
         return given or MODEL
-    if os.path.isdir(STORIES):
-        print("models/sigma-tiny is not here: a small dense story model stands in, its FFNs copied\n"
-              "to 8 experts; it has no domains and knows nothing but children's stories.")
-        return stories_model()
     raise Trouble("there is no models/sigma-tiny; name a checkpoint: ./quickstart --model DIR")
 
 
@@ -106,6 +76,8 @@ class Cluster:
 
     def ready(self, process, name, log):
         """The address in the line "ready ADDRESS ..." that workers and coordinator print."""
+        if not select.select([process.stdout], [], [], READY_S)[0]:
+            raise Trouble(f"the {name} is not ready after {READY_S} s; see {os.path.relpath(log)}")
         words = process.stdout.readline().decode(errors="replace").split()
         if len(words) < 2 or words[0] != "ready":
             with open(log, encoding="utf-8", errors="replace") as f:

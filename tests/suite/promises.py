@@ -20,10 +20,8 @@ import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
-from harness import ROOT, Failure, main_of, read_file, run_sigmoe  # noqa: E402
-from served import make_model  # noqa: E402
+from harness import ROOT, Failure, main_of, read_file  # noqa: E402
 
-DOMAINS = "zh,en,code,bilingual,poetry"
 BLOCK_S = 240
 
 
@@ -62,27 +60,12 @@ def blocks(document):
     return re.findall(r"^```sh\n(.*?)^```", document, re.M | re.S)
 
 
-def stand_in(binary, folder):
-    """A tiny random model with the domains of models/sigma-tiny, where that is not in the tree."""
-    dense, out = os.path.join(folder, "dense"), os.path.join(folder, "sigma-tiny")
-    make_model(binary, dense, model_type="llama", architectures=["LlamaForCausalLM"])
-    status, _, stderr = run_sigmoe(binary, ["upcycle", dense, "-o", out, "--domains", DOMAINS,
-                                            "--sparse-layers", 2])
-    if status != 0:
-        raise Failure(f"sigmoe upcycle: {stderr}")
-    return out
-
-
 def place(binary, folder):
     """A folder in which README's paths mean what they mean in the tree."""
     here = os.path.join(folder, "tree")
     os.makedirs(os.path.join(here, "build", "release"))
-    os.makedirs(os.path.join(here, "models"))
-    model = os.path.join(ROOT, "models", "sigma-tiny")
     os.symlink(os.path.abspath(binary), os.path.join(here, "build", "release", "sigmoe"))
-    os.symlink(model if os.path.isdir(model) else stand_in(binary, folder),
-               os.path.join(here, "models", "sigma-tiny"))
-    for name in ("README.md", "docs", "bench", "tools", "tests", "scripts"):
+    for name in ("README.md", "models", "docs", "bench", "tools", "tests", "scripts"):
         os.symlink(os.path.join(ROOT, name), os.path.join(here, name))
     return here
 

@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
 """./quickstart as a person types it: --once asks, says who computed and ends with 0; without it a
 server stays, with its page, until Ctrl-C, after which no process is left.
-
-Skipped (77) where there is no model for it (models/sigma-tiny, ../shared/data/stories260k).
 """
 import os
 import re
@@ -15,7 +13,7 @@ import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
-from harness import ROOT, SHARED, Failure, main_of, skip  # noqa: E402
+from harness import ROOT, Failure, main_of  # noqa: E402
 
 TIMEOUT_S = 240
 
@@ -26,6 +24,9 @@ def check_once():
     said = done.stdout
     if done.returncode != 0:
         raise Failure(f"exit {done.returncode}:\n{said}\n{done.stderr}")
+    asked = re.findall(r"^(zh|en|code|bilingual|poetry): ", said, re.M)
+    if asked != ["zh", "en", "code", "bilingual", "poetry"]:
+        raise Failure(f"not a question for each domain:\n{said}")
     answers = re.findall(r"-- (\d+) tokens in [\d.]+ s by (.*)", said)
     if not answers or any(int(n) == 0 or "worker-" not in who or "experts" not in who
                           for n, who in answers):
@@ -84,9 +85,6 @@ def wait_for_url(process, output):
 
 
 def check():
-    if not os.path.isdir(os.path.join(ROOT, "models", "sigma-tiny")) and not os.path.isdir(
-            os.path.join(SHARED, "data", "stories260k")):
-        skip("there is no model to start with")
     check_once()
     check_stays_until_interrupted()
 
