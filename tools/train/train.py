@@ -180,16 +180,22 @@ class Run:
             now = time.time()
             self.at["seconds"] += now - last
             last = now
+            line = {**self.at, "seconds": round(self.at["seconds"], 1), "part": round(part, 4),
+                    "rate": round(rate, 4), "norm": round(norm, 3)}
             if self.at["step"] % LOG == 0:
-                line = {**self.at, "part": round(part, 4), "rate": round(rate, 4),
-                        "loss": round(sum(losses) / len(losses), 4), "norm": round(norm, 3)}
-                log.write(json.dumps({**line, "seconds": round(line["seconds"], 1)}) + "\n")
-                log.flush()
-                losses = []
+                self.tell(log, line, losses)
             if now - saved > SAVE:
                 self.save()
                 saved = now
+        if losses:
+            self.tell(log, line, losses)
         self.save()
+
+    def tell(self, log, line, losses):
+        """Writes a line with the mean of the losses since the last, and forgets them."""
+        log.write(json.dumps({**line, "loss": round(sum(losses) / len(losses), 4)}) + "\n")
+        log.flush()
+        losses.clear()
 
 
 def main():
