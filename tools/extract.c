@@ -226,7 +226,7 @@ static const char about[] =
 
 static int parse(struct extract *u, int argc, char **argv)
 {
-    struct opt opts[HOST_OPTIONS_MAX + 14] = {
+    struct opt opts[HOST_OPTIONS_MAX + 15] = {
         {"domain", 'd', OPT_STR, &u->domains, "LIST", "the domains to keep: code or zh,en", 0, 0},
         {"out", 'o', OPT_STR, &u->out, "DIR", "the folder to write; must not exist, or be empty", 0,
          0},
@@ -239,6 +239,10 @@ static int parse(struct extract *u, int argc, char **argv)
         {"no-collapse", 0, OPT_FLAG, &u->no_collapse, NULL, "keep a group of one expert a group", 0,
          0},
         {"dtype", 0, OPT_STR, &u->dtype_name, "TYPE", "bf16 or f32; default: as stored", 0, 0},
+        {"quantize", 0, OPT_STR, &u->quantize, "KINDS",
+         "make the proven submodel's experts, and dense matrices, integers:\n"
+         "int4:32,int8:128 or the like (see sigmoe quantize)",
+         0, 0},
         {"shard-size", 0, OPT_SIZE, &u->shard_size, "BYTES", "cut files at this size, default 5G",
          1 << 10, 1e15},
         {"verify", 0, OPT_FLAG, &u->verify, NULL, "compare on 100 prompts instead of 8", 0, 0},
@@ -249,7 +253,7 @@ static int parse(struct extract *u, int argc, char **argv)
         {"n-prompts", 0, OPT_INT, &u->n_prompt, "N", "prompts to compare on", 1, 1e6},
         {"seed", 0, OPT_INT, &u->seed, "N", "of drawn prompts (0)", 0, 1e15},
         {"json", 0, OPT_FLAG, &u->json, NULL, "print JSON", 0, 0}};
-    host_options_table(&u->host, opts + 13);
+    host_options_table(&u->host, opts + 14);
     u->host.precision_name = NULL;
     const struct opt_command cmd = {
         "extract", "sigmoe extract MODEL --domain LIST -o OUT [options]", about, opts};
@@ -273,7 +277,7 @@ int cmd_extract(int argc, char **argv)
     u->shard_size = 5LL << 30;
     int rc = parse(u, argc, argv);
     if (rc == 0)
-        rc = extract_run(u);
+        rc = u->quantize ? extract_quantised(u) : extract_run(u);
     if (rc == 0 && u->json)
         rc = report_json(u);
     else if (rc == 0)

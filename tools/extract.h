@@ -2,7 +2,8 @@
  * same. Inside the tool only. The parts: the command (extract.c); what is kept and the new config
  * (extract_plan.c); a smaller vocabulary (extract_vocab.c what stays, extract_merges.c what merging
  * needs, extract_tokenizer.c the files); tensors (extract_write.c); prompts, both models' logits
- * and proof.json (extract_proof.c); the model card (extract_card.c). */
+ * and proof.json (extract_proof.c); the model card (extract_card.c); the submodel as integers
+ * (extract_quant.c). */
 #ifndef TOOLS_EXTRACT_H
 #define TOOLS_EXTRACT_H
 
@@ -21,6 +22,7 @@ struct extract {
     /* As the options give them. */
     const char *dir, *out, *from, *domains, *trim_path, *dtype_name, *prompts_path;
     int64_t shard_size, n_prompt, seed; /* n_prompt 0: 100 to verify, else 8 */
+    const char *quantize; /* --quantize: KIND[,KIND] of experts and dense matrices, or NULL */
     int verify, no_collapse, no_proof, json;
     struct host_options host;
 
@@ -63,6 +65,9 @@ struct extract {
  * extract_free is due in any case. */
 int extract_run(struct extract *u);
 void extract_free(struct extract *u);
+
+/* extract_quantised: extract_run, then the proven submodel's matrices as integers (u->quantize). */
+int extract_quantised(struct extract *u);
 
 /* extract_plan fills domain, slot, collapsed, config and desc (after the vocabulary is known). */
 int extract_domains(struct extract *u);

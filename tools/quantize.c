@@ -150,13 +150,13 @@ static int write_all(struct quantize *z)
     rc = rc ? rc : quantize_config(z);
     for (int i = 0; i < 2 && rc == 0; i++)
         rc = copy_file(&z->copy, z->in, code[i]);
-    return rc ? rc : copy_companions(&z->copy, z->in, NULL);
+    rc = rc ? rc : copy_companions(&z->copy, z->in, NULL);
+    return rc == 0 && z->finish ? z->finish(z) : rc;
 }
 
 /* ---- the command ---- */
 
-/* kind_parse: "int8", "int4", "int4:128" or "none". */
-static int kind_parse(const char *option, const char *text, struct quant_kind *out, struct err *err)
+int quantize_kind(const char *option, const char *text, struct quant_kind *out, struct err *err)
 {
     char name[8] = "";
     int group = 0, used = 0;
@@ -213,9 +213,9 @@ static int parse(int argc, char **argv, struct quantize *z)
         return rc;
     if (n != 1 || !z->out)
         return err_set(z->err, ERR_USAGE, "usage: %s", command.usage);
-    rc = kind_parse("--experts", z->experts, &z->kind[CLASS_EXPERTS], z->err);
-    rc = rc ? rc : kind_parse("--dense", z->dense, &z->kind[CLASS_DENSE], z->err);
-    rc = rc ? rc : kind_parse("--head", z->head, &z->kind[CLASS_HEAD], z->err);
+    rc = quantize_kind("--experts", z->experts, &z->kind[CLASS_EXPERTS], z->err);
+    rc = rc ? rc : quantize_kind("--dense", z->dense, &z->kind[CLASS_DENSE], z->err);
+    rc = rc ? rc : quantize_kind("--head", z->head, &z->kind[CLASS_HEAD], z->err);
     if (!rc && z->kind[0].dtype == DTYPE_NONE && z->kind[1].dtype == DTYPE_NONE &&
         z->kind[2].dtype == DTYPE_NONE)
         rc = err_set(z->err, ERR_USAGE, "with none for every class there is nothing to do");
@@ -238,7 +238,7 @@ static int input_check(const struct quantize *z)
     return 0;
 }
 
-static int quantize(struct quantize *z)
+int quantize_run(struct quantize *z)
 {
     int rc = model_open(z->in, &z->model, z->err);
     rc = rc ? rc : input_check(z);
@@ -246,15 +246,10 @@ static int quantize(struct quantize *z)
     rc = rc ? rc : copy_open(&z->copy, z->out, z->shard_bytes, z->err);
     if (rc == 0)
         rc = copy_close(&z->copy, write_all(z));
-    if (rc == 0 && z->text)
-        rc = quantize_perplexity(z);
-    if (rc == 0)
-        quantize_report(z);
     free(z->row);
     free(z->q);
     free(z->scale);
     free(z->word);
-    model_close(z->model);
     return rc;
 }
 
@@ -269,7 +264,12 @@ int cmd_quantize(int argc, char **argv)
     int rc = parse(argc, argv, &z);
     if (rc > 0)
         return 0;
-    rc = rc ? rc : quantize(&z);
+    rc = rc ? rc : quantize_run(&z);
+    if (rc == 0 && z.text)
+        rc = quantize_perplexity(&z);
+    if (rc == 0)
+        quantize_report(&z);
+    model_close(z.model);
     if (rc)
         fprintf(stderr, "sigmoe quantize: %s\n", err.text);
     return err_exit_code(rc);

@@ -27,9 +27,17 @@ struct quantize {
     int8_t *q;
     uint16_t *scale;
     uint32_t *word;
-    double perplexity[2]; /* before, after; 0: not measured */
+    double perplexity[2];              /* before, after; 0: not measured */
+    int (*finish)(struct quantize *z); /* writes more files beside the weights; or NULL */
     struct err *err;
 };
+
+/* quantize_kind reads "int8", "int4", "int4:128" or "none" of an option. */
+int quantize_kind(const char *option, const char *text, struct quant_kind *out, struct err *err);
+/* quantize_run makes z->out from z->in, kinds, shard_bytes, finish and err given; fills loss.
+ * Nothing is left of z->out on failure. z->model stays open for the reports: the caller's to close.
+ */
+int quantize_run(struct quantize *z);
 
 /* quantize_class_of: CLASS_COUNT where a role is never quantised. */
 enum quantize_class quantize_class_of(const struct quantize *z, enum role role);

@@ -159,6 +159,33 @@ def check_tables(binary, tmp, model, out):
     shutil.rmtree(bad)
 
 
+def check_quantised(binary, tmp):
+    """--quantize gives what extracting and then quantising gives, and leaves nothing beside it."""
+    folder = os.path.join(tmp, "quantised")
+    os.mkdir(folder)
+    model = make(binary, os.path.join(folder, "full"))
+    domain = CONFIG["domains"][0]["name"]
+    floats_dir, one, two = (os.path.join(folder, n) for n in ("floats", "one", "two"))
+    call(binary, "extract", model, "--domain", domain, "-o", floats_dir, "--no-collapse")
+    call(binary, "quantize", floats_dir, "-o", two, "--experts", "int4:32", "--dense", "int8:64")
+    before = set(os.listdir(folder))
+    call(binary, "extract", model, "--domain", domain, "-o", one, "--no-collapse", "--quantize",
+         "int4:32,int8:64")
+    if set(os.listdir(folder)) != before | {"one"}:
+        raise Failure(f"left beside the output: {set(os.listdir(folder)) - before}")
+    for name in ("model.safetensors", "config.json"):
+        with open(os.path.join(one, name), "rb") as a, open(os.path.join(two, name), "rb") as b:
+            same(f"extract --quantize, {name}", a.read() == b.read(), True)
+    if "## Integers" not in open(os.path.join(one, "README.md"), encoding="utf-8").read():
+        raise Failure("the card does not speak of integers")
+    for out, kinds, words in ((one, "int4:32", "not empty"),
+                              (os.path.join(folder, "no"), "int5", "int8, int4 or none")):
+        status, _, err = run_sigmoe(binary, ["extract", model, "--domain", domain, "-o", out,
+                                             "--quantize", kinds])
+        if status == 0 or words not in err:
+            raise Failure(f"--quantize {kinds} into {out}: exit {status}, {err}")
+
+
 def check_refusals(binary, tmp):
     model = make(binary, os.path.join(tmp, "model"))
     plain, out = os.path.join(TESTS, "fixtures", "tiny", "mixtral"), os.path.join(tmp, "refused")
@@ -228,6 +255,7 @@ def check_stories(binary, tmp):
 
 def check(binary):
     with tempfile.TemporaryDirectory(prefix="sigmoe-extract-") as tmp:
+        check_quantised(binary, tmp)
         model = check_refusals(binary, tmp)
         check_signal(binary, tmp, model)
         check_collapse(binary, tmp)
