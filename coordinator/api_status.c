@@ -37,7 +37,7 @@ void api_models(struct api *api, const struct api_request *r)
         json_t *body = json_pack("{s:s}", "model", r->http->path + 11);
         struct api_request named = {r->x, r->http, body};
         char name[320];
-        int domain;
+        int domain = -1;
         if (body == NULL || api_model_read(api, &named, &domain, name, sizeof name) == 0) {
             api_json(api, r->x, model_of(api, domain));
         }
