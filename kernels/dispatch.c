@@ -23,6 +23,7 @@ const char *isa_name(enum isa isa)
 
 #include "kernels/cpu/amx.h"
 #include <cpuid.h>
+#include <stdatomic.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -79,12 +80,20 @@ static int cpu_has(enum isa isa)
     return (unsigned)isa < ISA_COUNT && has[isa];
 }
 
-/* The kernel grants tile state to a process that asks; asking again is harmless. */
+/* The kernel grants tile state to a process that asks; asking again is harmless. Holding the unit
+ * against THE SUM takes milliseconds (seconds under a sanitizer), so the verdict is kept: a
+ * property of the CPU, the same whoever finds it out first. */
 static const struct kernels *amx_table(void)
 {
+    static _Atomic(const struct kernels *) verdict;
+    const struct kernels *known = atomic_load(&verdict);
+    if (known)
+        return known;
     if (syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) != 0)
         return NULL;
-    return tile_block_is_sum(tile_block) ? &kernels_amx : &kernels_amx_own;
+    known = tile_block_is_sum(tile_block) ? &kernels_amx : &kernels_amx_own;
+    atomic_store(&verdict, known);
+    return known;
 }
 
 const struct kernels *kernels_of(enum isa isa)
