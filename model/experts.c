@@ -173,7 +173,7 @@ static int expert_load(struct expert_set *set, int layer, int expert, struct tea
                        struct progress *progress, struct err *err)
 {
     struct pack_job job[N_PART];
-    struct expert *e;
+    struct expert *e = NULL;
     _Atomic(struct expert *) *slot = entry(set, layer, expert);
     if (!slot)
         return err_set(err, ERR_USAGE,

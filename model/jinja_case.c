@@ -80,9 +80,10 @@ struct jval jstr_is_case(struct jrun *r, struct jval s, enum jcase how)
 /* side: -1 pads left, 1 right, 0 both as str.center does. */
 struct jval jstr_pad(struct jrun *r, struct jval s, int64_t width, char fill, int side)
 {
-    int64_t n = (int64_t)text_count(s.s, s.n), extra = width - n;
-    if (extra <= 0)
+    int64_t n = (int64_t)text_count(s.s, s.n);
+    if (width <= n) /* before the difference, which a very negative width would overflow */
         return s;
+    int64_t extra = width - n;
     if ((uint64_t)extra > r->bytes_max) {
         j_limit(r, "a string of more than %zu bytes", r->bytes_max);
         return JUNDEF;

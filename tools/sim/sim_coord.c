@@ -114,8 +114,11 @@ static void step_begin(struct sim *sim, struct coord *c)
 void coord_arrival(struct sim *sim, struct coord *c, int request)
 {
     struct load_request *r = &sim->out->request[request];
-    struct request ask = {
-        .prompt = sim->prompt, .n_prompt = r->n_prompt, .max_tokens = r->n_output};
+    /* Nothing is drawn, so no penalty that would want the vocabulary's counts. */
+    struct request ask = {.prompt = sim->prompt,
+                          .n_prompt = r->n_prompt,
+                          .max_tokens = r->n_output,
+                          .sampling = SAMPLING_DEFAULT};
     struct seq *seq = seq_create(&ask, (uint64_t)request + 1, 0);
     if (!seq) {
         sim_fail(sim, err_set(sim->err, ERR_NOMEM, "no memory for a request"));
