@@ -77,7 +77,7 @@ static int raw_read(const struct esft *e, const char *domain, const char *suffix
         if ((fd = xz_open(path, &pid, err)) < 0)
             return fd;
     }
-    size_t got, more;
+    size_t got = 0, more = 0;
     uint8_t behind;
     int failed = read_fd(fd, out, n, &got) || read_fd(fd, &behind, 1, &more);
     close(fd);
