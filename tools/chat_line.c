@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <histedit.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,6 +63,22 @@ static unsigned char complete(EditLine *el, int c)
     return CC_REDISPLAY;
 }
 
+/* wait_byte: 1 when a byte or the end can be read, -1 with errno EINTR after a signal. It looks up
+ * a few times a second: a signal that comes just before a read would else wait for the next key. */
+static int wait_byte(const struct line_editor *e)
+{
+    struct pollfd in = {.fd = STDIN_FILENO, .events = POLLIN};
+    for (;;) {
+        if (*e->interrupted || window_changed) {
+            errno = EINTR;
+            return -1;
+        }
+        int n = poll(&in, 1, 100);
+        if (n != 0)
+            return n;
+    }
+}
+
 /* Reads one character. libedit's own reader goes on after a signal; this one gives up the line when
  * Ctrl-C came, and follows the window's size. */
 static int get_char(EditLine *el, wchar_t *out)
@@ -71,7 +88,9 @@ static int get_char(EditLine *el, wchar_t *out)
     el_get(el, EL_CLIENTDATA, &e);
     for (;;) {
         char byte;
-        ssize_t n = read(STDIN_FILENO, &byte, 1);
+        ssize_t n = wait_byte(e);
+        if (n > 0)
+            n = read(STDIN_FILENO, &byte, 1);
         if (n < 0 && errno == EINTR && !*e->interrupted) {
             if (window_changed) {
                 window_changed = 0;
