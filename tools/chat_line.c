@@ -178,6 +178,8 @@ int line_editor_read(struct line_editor *e, const char *prompt, const char **lin
     size_t at = 0;
     for (e->prompt = prompt;; e->prompt = "… ") {
         int n = 0;
+        /* libedit shows the prompt first: an end that is typed at once would be the terminal's */
+        el_set(e->el, EL_PREP_TERM, 1);
         const char *typed = el_gets(e->el, &n);
         if (*e->interrupted) {
             el_reset(e->el);

@@ -11,7 +11,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-static void open_with(struct http_client *c, int port, int receive_bytes)
+void http_client_open_with(struct http_client *c, int port, int receive_bytes)
 {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     struct timeval five_s = {.tv_sec = 5};
@@ -30,12 +30,12 @@ static void open_with(struct http_client *c, int port, int receive_bytes)
 
 void http_client_open(struct http_client *c, int port)
 {
-    open_with(c, port, 0);
+    http_client_open_with(c, port, 0);
 }
 
 void http_client_open_small(struct http_client *c, int port)
 {
-    open_with(c, port, 2048);
+    http_client_open_with(c, port, 2048);
 }
 
 void http_client_close(struct http_client *c)

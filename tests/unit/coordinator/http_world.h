@@ -45,7 +45,9 @@ struct http_client {
 };
 
 void http_client_open(struct http_client *c, int port);
-/* http_client_open_small: with the smallest receive buffer there is. */
+/* http_client_open_with: with this receive buffer, in bytes; 0 is the system's.
+ * http_client_open_small: with the smallest receive buffer there is. */
+void http_client_open_with(struct http_client *c, int port, int receive_bytes);
 void http_client_open_small(struct http_client *c, int port);
 void http_client_close(struct http_client *c);
 void http_client_reset(struct http_client *c); /* with a RST */
