@@ -5,6 +5,7 @@
  * poisoned. */
 #include "base/arena.h"
 #include "base/err.h"
+#include "base/pages.h"
 
 #include <stdint.h>
 #include <string.h>
@@ -81,6 +82,7 @@ static void *map_aligned(size_t bytes)
         munmap(raw + head + bytes, tail);
     /* A hint: a host without huge pages refuses it and everything still works, slower. */
     madvise(raw + head, bytes, MADV_HUGEPAGE);
+    pages_interleave(raw + head, bytes);
     return raw + head;
 }
 

@@ -29,7 +29,8 @@ size_t arena_mark(const struct arena *arena);
 void arena_release(struct arena *arena, size_t mark);
 
 /* mem_map: zeroed anonymous pages, huge ones where the host has them (first touch of 4 KiB pages
- * runs at under 1 GB/s on virtual machines). NULL when refused. mem_unmap takes the same size. */
+ * runs at under 1 GB/s on virtual machines), from all memory nodes in turn. NULL when refused.
+ * mem_unmap takes the same size. */
 void *mem_map(size_t bytes);
 void mem_unmap(void *p, size_t bytes);
 /* mul_size, add_size: checked arithmetic on sizes from outside; -1 on overflow, else 0. */

@@ -135,6 +135,10 @@ static int spawn_one(struct cluster *c, const struct cluster_config *cfg, int i,
         argv[n++] = "--spin-us";
         argv[n++] = spin;
     }
+    if (cfg->packed_cache != NULL) {
+        argv[n++] = "--packed-cache";
+        argv[n++] = (char *)(uintptr_t)cfg->packed_cache;
+    }
     argv[n] = NULL;
     int rc = spawn_worker(&c->process[i], argv, err);
     free(experts);

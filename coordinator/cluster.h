@@ -25,6 +25,7 @@ struct cluster_config {
     enum replica_choice choice; /* see pool_config */
     int split_rows;
     int worker_threads, spin_us; /* 0 threads: one a CPU */
+    const char *packed_cache;    /* as of --packed-cache, told to processes started; or NULL */
     const char *workers_at;      /* "tcp://a,tcp://b": connect, start nothing; or NULL */
 };
 

@@ -53,6 +53,7 @@ static int start_cluster(struct host *h, const struct host_options *o, struct er
                                .split_rows = (int)o->split_rows,
                                .worker_threads = (int)o->worker_threads,
                                .spin_us = (int)o->spin_us,
+                               .packed_cache = o->packed_cache,
                                .workers_at = o->workers_at};
     return cluster_start(&c, &h->cluster, err);
 }
@@ -95,6 +96,9 @@ int host_start(struct host *h, const struct host_options *o, int kv_tokens, int 
     h->team = team_create((int)o->threads, (int)o->spin_us);
     int rc =
         h->team == NULL ? err_set(err, ERR_NOMEM, "cannot start %d threads", (int)o->threads) : 0;
+    if (rc == 0) {
+        rc = model_packed_cache(h->model, o->packed_cache, err);
+    }
     if (rc == 0) {
         rc = start_cluster(h, o, err);
     }

@@ -12,7 +12,7 @@
 /* The options' values as the table fills them, and what they mean. */
 struct host_options {
     const char *transport_name, *precision_name, *place_name, *workers_at, *trace_hash;
-    const char *replicas_name, *record;
+    const char *replicas_name, *record, *packed_cache;
     int64_t workers, threads, worker_threads, spin_us, prefill_chunk, rows_max, n_micro, kv_tokens,
         seqs_max, split_rows;
     enum precision precision;
@@ -20,7 +20,7 @@ struct host_options {
     enum cluster_place place;
     enum replica_choice choice;
 };
-#define HOST_OPTIONS_MAX 20
+#define HOST_OPTIONS_MAX 24
 /* host_options_table sets defaults and writes the options' rows to out [HOST_OPTIONS_MAX]; returns
  * how many. host_options_check gives the names their meaning after parsing. */
 int host_options_table(struct host_options *o, struct opt *out);

@@ -10,6 +10,7 @@ int host_options_table(struct host_options *o, struct opt *out)
                                .precision_name = "bf16",
                                .place_name = "contiguous",
                                .replicas_name = "least-outstanding",
+                               .packed_cache = "off",
                                .split_rows = 64,
                                .workers = 1,
                                .spin_us = -1,
@@ -31,6 +32,10 @@ int host_options_table(struct host_options *o, struct opt *out)
          "how long an idle thread spins before it parks; -1: default", -1, 1000000},
         {"precision", 0, OPT_STR, &o->precision_name, "P",
          "bf16 (default), or f32: the reference mode", 0, 0},
+        {"packed-cache", 0, OPT_STR, &o->packed_cache, "WHERE",
+         "keep packed weights on disk, so that the next start maps them:\n"
+         "auto (in the checkpoint's folder), a folder, or off (default)",
+         0, 0},
         {"prefill-chunk", 0, OPT_INT, &o->prefill_chunk, "N",
          "prompt tokens of one sequence a step; 0: a whole step", 0, LIMIT_ROWS},
         {"max-batch-rows", 0, OPT_INT, &o->rows_max, "N", "rows a step; 0: 512", 0, LIMIT_ROWS},

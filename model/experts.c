@@ -1,9 +1,10 @@
 /* experts: the experts a process holds, one mapping each. A mapping of its own lets drop give the
  * memory back at once, whatever else is held; it costs at most a page of rounding (an OLMoE expert
- * in bf16 is six huge pages to the byte). The table holds atomic pointers: an expert becomes
- * visible whole. */
+ * in bf16 is six huge pages to the byte). With a packed cache it is a file's mapping. The table
+ * holds atomic pointers: an expert becomes visible whole. */
 #include "base/arena.h"
 #include "model/pack_job.h"
+#include "model/packed_cache.h"
 #include "model/weights.h"
 
 #include <stdatomic.h>
@@ -11,18 +12,25 @@
 
 #define ALIGN ((size_t)64)
 
+struct slab {
+    void *data;
+    int mapped; /* from the packed cache */
+};
+
 struct expert {
     struct ffn_weights w;
-    void *slab;
+    struct slab slab;
 };
 
 struct expert_set {
     const struct model *model;
+    enum precision precision;
     enum dtype dtype;
+    uint64_t layout;                 /* pack_layout_hash; 0 without a packed cache */
     size_t slab_bytes;               /* the same for every expert */
     _Atomic(struct expert *) *table; /* [n_layer, n_expert] */
     _Atomic uint64_t bytes;
-    _Atomic int count;
+    _Atomic int count, mapped;
 };
 
 /* Where a role's tensor lies in the slab and what it is; n 0 where the model has none. One walk
@@ -85,7 +93,10 @@ int expert_set_create(const struct model *model, enum precision precision, struc
         return err_set(err, ERR_NOMEM, "no memory for a table of %zu experts", n);
     }
     set->model = model;
+    set->precision = precision;
     set->dtype = precision_dtype(precision);
+    if (model->packed_dir[0])
+        set->layout = pack_layout_hash();
     set->slab_bytes = total;
     *out = set;
     return 0;
@@ -126,19 +137,14 @@ static void expert_hang(struct ffn_weights *w, const struct part *p, void *data)
     }
 }
 
-/* expert_lay makes an empty expert and the jobs that fill it; returns how many jobs. */
-static int expert_lay(const struct expert_set *set, int layer, int expert, struct expert **out,
-                      struct pack_job job[N_PART], struct err *err)
+/* jobs_lay: the jobs that fill the slab of an expert; returns how many. */
+static int jobs_lay(const struct expert_set *set, int layer, int expert, unsigned char *slab,
+                    struct pack_job job[N_PART], struct err *err)
 {
     const struct model_desc *desc = &set->model->desc;
     struct part part[N_PART];
     parts_lay(desc, set->dtype, part);
-    struct expert *e = calloc(1, sizeof(*e));
-    unsigned char *slab = mem_map(set->slab_bytes);
-    int rc = e && slab ? 0
-                       : err_set(err, ERR_NOMEM, "no memory for expert %d of layer %d (%zu bytes)",
-                                 expert, layer, set->slab_bytes);
-    int n_job = 0;
+    int n_job = 0, rc = 0;
     for (int i = 0; i < N_PART && rc == 0; i++) {
         const struct part *p = &part[i];
         if (p->n == 0)
@@ -154,26 +160,80 @@ static int expert_lay(const struct expert_set *set, int layer, int expert, struc
             rc = checkpoint_role(set->model->ck, desc, p->role, layer, expert, &j->src, err);
         else if (rc > 0)
             j->src = j->quant.packed;
-        if (rc < 0)
-            break;
-        rc = 0;
-        expert_hang(&e->w, p, slab + p->at);
+        rc = rc > 0 ? 0 : rc;
     }
+    return rc ? rc : n_job;
+}
+
+static void slab_free(const struct expert_set *set, const struct slab *slab)
+{
+    if (slab->mapped)
+        packed_cache_unmap(slab->data, set->slab_bytes);
+    else
+        mem_unmap(slab->data, set->slab_bytes);
+}
+
+/* slab_pack: the slab filled from the checkpoint, and mapped from the packed cache where that takes
+ * it. */
+static int slab_pack(const struct expert_set *set, const struct packed_key *key, struct team *team,
+                     struct progress *progress, struct slab *out, struct err *err)
+{
+    struct pack_job job[N_PART];
+    unsigned char *slab = mem_map(set->slab_bytes);
+    if (!slab)
+        return err_set(err, ERR_NOMEM, "no memory for expert %d of layer %d (%zu bytes)",
+                       key->expert, key->layer, set->slab_bytes);
+    int n_job = jobs_lay(set, key->layer, key->expert, slab, job, err);
+    int rc = n_job < 0 ? n_job : pack_jobs_run(job, n_job, set->model->ck, team, progress, err);
     if (rc) {
         mem_unmap(slab, set->slab_bytes);
-        free(e);
         return rc;
     }
-    e->slab = slab;
-    *out = e;
-    return n_job;
+    void *map = key->layout ? packed_cache_put(key, slab) : NULL;
+    if (map)
+        mem_unmap(slab, set->slab_bytes);
+    *out = (struct slab){map ? map : slab, map != NULL};
+    return 0;
+}
+
+/* slab_get: the slab from the packed cache, or packed. */
+static int slab_get(const struct expert_set *set, int layer, int expert, struct team *team,
+                    struct progress *progress, struct slab *out, struct err *err)
+{
+    struct packed_key key = {set->model, set->precision, layer, expert, 0, set->slab_bytes};
+    if (set->layout) {
+        struct pack_job job[N_PART];
+        unsigned char *base = (unsigned char *)(uintptr_t)ALIGN; /* nothing is written */
+        int n_job = jobs_lay(set, layer, expert, base, job, err);
+        if (n_job < 0)
+            return n_job;
+        key.layout = pack_jobs_hash(job, n_job, base, set->layout);
+        out->data = packed_cache_get(&key);
+        out->mapped = out->data != NULL;
+        for (int i = 0; out->data && progress && i < n_job; i++)
+            progress_add(progress, job[i].src->bytes);
+    }
+    return out->data ? 0 : slab_pack(set, &key, team, progress, out, err);
+}
+
+static struct expert *expert_make(const struct expert_set *set, const struct slab *slab)
+{
+    struct part part[N_PART];
+    struct expert *e = calloc(1, sizeof(*e));
+    if (!e)
+        return NULL;
+    parts_lay(&set->model->desc, set->dtype, part);
+    for (int i = 0; i < N_PART; i++)
+        if (part[i].n > 0)
+            expert_hang(&e->w, &part[i], (unsigned char *)slab->data + part[i].at);
+    e->slab = *slab;
+    return e;
 }
 
 static int expert_load(struct expert_set *set, int layer, int expert, struct team *team,
                        struct progress *progress, struct err *err)
 {
-    struct pack_job job[N_PART];
-    struct expert *e = NULL;
+    struct slab slab = {NULL, 0};
     _Atomic(struct expert *) *slot = entry(set, layer, expert);
     if (!slot)
         return err_set(err, ERR_USAGE,
@@ -182,18 +242,18 @@ static int expert_load(struct expert_set *set, int layer, int expert, struct tea
                        desc_n_sparse(&set->model->desc), set->model->desc.n_layer);
     if (atomic_load_explicit(slot, memory_order_acquire))
         return 0;
-    int n_job = expert_lay(set, layer, expert, &e, job, err);
-    if (n_job < 0)
-        return n_job;
-    int rc = pack_jobs_run(job, n_job, set->model->ck, team, progress, err);
-    if (rc) {
-        mem_unmap(e->slab, set->slab_bytes);
-        free(e);
+    int rc = slab_get(set, layer, expert, team, progress, &slab, err);
+    if (rc)
         return rc;
+    struct expert *e = expert_make(set, &slab);
+    if (!e) {
+        slab_free(set, &slab);
+        return err_set(err, ERR_NOMEM, "no memory for expert %d of layer %d", expert, layer);
     }
     atomic_store_explicit(slot, e, memory_order_release);
     atomic_fetch_add(&set->bytes, set->slab_bytes);
     atomic_fetch_add(&set->count, 1);
+    atomic_fetch_add(&set->mapped, slab.mapped);
     return 0;
 }
 
@@ -254,7 +314,8 @@ void expert_set_drop(struct expert_set *set, int layer, int expert)
     struct expert *e = slot ? atomic_exchange(slot, NULL) : NULL;
     if (!e)
         return;
-    mem_unmap(e->slab, set->slab_bytes);
+    slab_free(set, &e->slab);
+    atomic_fetch_sub(&set->mapped, e->slab.mapped);
     free(e);
     atomic_fetch_sub(&set->bytes, set->slab_bytes);
     atomic_fetch_sub(&set->count, 1);
@@ -286,4 +347,9 @@ uint64_t expert_set_bytes(const struct expert_set *set)
 int expert_set_count(const struct expert_set *set)
 {
     return atomic_load(&set->count);
+}
+
+int expert_set_mapped(const struct expert_set *set)
+{
+    return atomic_load(&set->mapped);
 }

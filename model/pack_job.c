@@ -129,10 +129,11 @@ int pack_jobs_run(const struct pack_job *job, int n_job, const struct checkpoint
     if (scratch_create(job, n_job, n_thread, &scratch) != 0)
         return err_set(err, ERR_NOMEM, "no memory to unpack rows of integers");
     for (int i = 0; i < n_job; i++) {
-        if (i + 1 < n_job)
+        if (ck && i + 1 < n_job)
             checkpoint_want(ck, job[i + 1].src);
         job_run(&job[i], scratch, team);
-        checkpoint_done(ck, job[i].src);
+        if (ck)
+            checkpoint_done(ck, job[i].src);
         if (progress)
             progress_add(progress, job[i].src->bytes);
     }

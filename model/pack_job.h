@@ -23,10 +23,15 @@ struct pack_job {
 
 /* pack_jobs_run does the jobs one after another, the rows of each shared out over the team (NULL:
  * the caller alone), reads ahead for the next one, lets the file's pages go and moves the progress
- * bar (NULL: none). `data` is zeroed memory of mem_map. ERR_NOMEM: no room for a row of integers.
- */
+ * bar (NULL: none). `data` is zeroed memory of mem_map. ck NULL: the tensors lie in memory.
+ * ERR_NOMEM: no room for a row of integers. */
 int pack_jobs_run(const struct pack_job *job, int n_job, const struct checkpoint *ck,
                   struct team *team, struct progress *progress, struct err *err);
+/* pack_jobs_hash: of where the jobs put what, from `base` on, and of the layout their packing has
+ * in this build on this CPU: what must agree before a slab that was packed elsewhere is used here.
+ * `layout` is pack_layout_hash, which packs a few rows of every kind. 0: no memory. */
+uint64_t pack_jobs_hash(const struct pack_job *job, int n_job, const void *base, uint64_t layout);
+uint64_t pack_layout_hash(void);
 /* memory_check: ERR_NOMEM, in words, when `bytes` are more than this machine has at all. Memory is
  * mapped without reservation, so without this the kernel would end the process much later. */
 int memory_check(uint64_t bytes, const char *what, const char *remedy, struct err *err);

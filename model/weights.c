@@ -4,6 +4,7 @@
 #include "model/weights.h"
 #include "base/arena.h"
 #include "model/pack_job.h"
+#include "model/packed_cache.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@ struct dense_store {
     struct dense_weights w; /* first: what callers hold */
     void *slab;
     size_t slab_bytes;
+    int mapped; /* from the packed cache */
 };
 
 struct layout {
@@ -259,6 +261,49 @@ static int store_create(struct layout *l, struct dense_store *store, struct err 
     return dense_layout(l, &store->w);
 }
 
+static void slab_free(struct dense_store *store)
+{
+    if (store->mapped)
+        packed_cache_unmap(store->slab, store->slab_bytes);
+    else
+        mem_unmap(store->slab, store->slab_bytes);
+    store->slab = NULL;
+}
+
+/* slab_replace hangs the weights on another slab of the same layout. */
+static int slab_replace(struct layout *l, struct dense_store *store, void *map)
+{
+    slab_free(store);
+    store->slab = l->base = map;
+    store->mapped = 1;
+    return dense_layout(l, &store->w);
+}
+
+static int store_pack(struct layout *l, const struct model *model, struct team *team,
+                      struct err *err)
+{
+    struct progress progress;
+    progress_start(&progress, "dense weights", l->src_bytes);
+    int rc = pack_jobs_run(l->job, l->n_job, model->ck, team, &progress, err);
+    progress_end(&progress);
+    return rc;
+}
+
+/* store_fill: from the packed cache, or packed and put there. */
+static int store_fill(struct layout *l, const struct model *model, enum precision precision,
+                      struct team *team, struct dense_store *store, struct err *err)
+{
+    struct packed_key key = {model, precision, -1, -1, 0, store->slab_bytes};
+    if (!model->packed_dir[0])
+        return store_pack(l, model, team, err);
+    key.layout = pack_jobs_hash(l->job, l->n_job, l->base, pack_layout_hash());
+    void *map = packed_cache_get(&key);
+    int rc = map ? 0 : store_pack(l, model, team, err);
+    if (!map && rc == 0)
+        map = packed_cache_put(&key, store->slab);
+    return map ? slab_replace(l, store, map) : rc;
+}
+
 int weights_load_dense(const struct model *model, enum precision precision, struct team *team,
                        struct dense_weights **out, struct err *err)
 {
@@ -270,12 +315,8 @@ int weights_load_dense(const struct model *model, enum precision precision, stru
     int rc = model_check_tables(model, err);
     if (rc == 0)
         rc = store_create(&l, store, err);
-    if (rc == 0) {
-        struct progress progress;
-        progress_start(&progress, "dense weights", l.src_bytes);
-        rc = pack_jobs_run(l.job, l.n_job, model->ck, team, &progress, err);
-        progress_end(&progress);
-    }
+    if (rc == 0)
+        rc = store_fill(&l, model, precision, team, store, err);
     if (rc == 0)
         *out = &store->w;
     else
@@ -290,7 +331,7 @@ void weights_free_dense(struct dense_weights *w)
         return;
     struct dense_store *store = (struct dense_store *)w;
     if (store->slab)
-        mem_unmap(store->slab, store->slab_bytes);
+        slab_free(store);
     arrays_free(w);
     free(store);
 }

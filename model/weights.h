@@ -25,6 +25,7 @@ struct model {
     struct model_desc desc;
     struct checkpoint *ck;
     struct hash128 fingerprint;
+    char packed_dir[4096 + 64]; /* see model_packed_cache; "": none */
 };
 /* model_open: desc_load, checkpoint_open, every tensor the description needs is there with the
  * right shape (by name only: no data is read), fingerprint. */
@@ -33,6 +34,10 @@ int model_open(const char *dir, struct model **out, struct err *err);
  * for it covers them. What computes such an expert says that its tensor is missing. */
 int model_open_dense(const char *dir, struct model **out, struct err *err);
 void model_close(struct model *model);
+/* model_packed_cache: where packed weights are kept between runs, so that the next start maps them:
+ * "off"; "auto", the folder `packed` in the checkpoint's; or a folder, in which every model gets
+ * one of its own. For what is loaded afterwards. */
+int model_packed_cache(struct model *model, const char *where, struct err *err);
 /* model_check_tables reads the routing tables: ERR_MODEL for what no draw could have made
  * (model/rre_table.h). weights_load_dense does it too; this is for who wants to know before. */
 int model_check_tables(const struct model *model, struct err *err);
@@ -100,5 +105,7 @@ void expert_set_drop(struct expert_set *set, int layer, int expert);
 const struct ffn_weights *expert_set_get(const struct expert_set *set, int layer, int expert);
 uint64_t expert_set_bytes(const struct expert_set *set);
 int expert_set_count(const struct expert_set *set);
+/* expert_set_mapped: how many of them lie in mapped files of the packed cache. */
+int expert_set_mapped(const struct expert_set *set);
 
 #endif

@@ -4,6 +4,7 @@
  * so the numbers are those a worker will show. */
 #include "base/opt.h"
 #include "base/report.h"
+#include "model/packed_cache.h"
 #include "model/quant.h"
 #include "model/weights.h"
 #include "tools/commands.h"
@@ -417,6 +418,28 @@ static void splits_choose(struct view *v, int asked)
             v->split[v->n_split++] = usual[i];
 }
 
+/* cache_verify: reads all of the packed cache at `where` (auto: beside the checkpoint). */
+static int cache_verify(struct view *v, const char *where, struct err *err)
+{
+    struct packed_check check;
+    char bytes[32];
+    if (!v->model)
+        return err_set(err, ERR_USAGE, "--verify: %s is no checkpoint, so it has no packed weights",
+                       v->what);
+    int rc = model_packed_cache(v->model, where, err);
+    rc = rc ? rc : packed_cache_verify(v->model, &check, err);
+    if (rc)
+        return rc;
+    printf("packed weights in %s: %d files, %s, %d of another version of the model, %d damaged\n",
+           v->model->packed_dir, check.n_file,
+           human_bytes((double)check.bytes, bytes, sizeof(bytes)), check.n_stale, check.n_damaged);
+    return check.n_damaged == 0
+               ? 0
+               : err_set(err, ERR_MODEL,
+                         "%d files are damaged; they are packed again when next used",
+                         check.n_damaged);
+}
+
 static int inspect_run(struct view *v, const char *precision, int64_t split, int json,
                        struct err *err)
 {
@@ -440,12 +463,16 @@ int cmd_inspect(int argc, char **argv)
     struct view v = {0};
     int64_t split = 0;
     int json = 0, n = 1;
-    const char *precision = "bf16";
+    const char *precision = "bf16", *verify = NULL;
     const struct opt opts[] = {{"split", 0, OPT_INT, &split, "N",
                                 "show N workers only; default: 2, 3, 4 and 8", 1, LIMIT_WORKERS},
                                {"precision", 0, OPT_STR, &precision, "P",
                                 "of the memory counts: bf16 (default) or f32", 0, 0},
                                {"json", 0, OPT_FLAG, &json, NULL, "print JSON", 0, 0},
+                               {"verify", 0, OPT_STR, &verify, "WHERE",
+                                "compare all bytes of the packed weights kept there with what was\n"
+                                "written; WHERE as of --packed-cache: auto or a folder",
+                                0, 0},
                                {0}};
     const struct opt_command cmd = {
         "inspect", "sigmoe inspect MODEL [options]",
@@ -463,8 +490,13 @@ int cmd_inspect(int argc, char **argv)
         return 0;
     if (rc == 0 && n == 0)
         rc = err_set(&err, ERR_USAGE, "MODEL is missing; see sigmoe inspect --help");
-    if (rc == 0)
+    if (rc == 0 && verify) {
+        rc = view_open(&v, &err);
+        rc = rc ? rc : cache_verify(&v, verify, &err);
+        model_close(v.model);
+    } else if (rc == 0) {
         rc = inspect_run(&v, precision, split, json, &err);
+    }
     if (rc)
         fprintf(stderr, "sigmoe inspect: %s\n", err.text);
     return err_exit_code(rc);

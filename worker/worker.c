@@ -444,5 +444,6 @@ void worker_stats_get(const struct worker *w, struct worker_stats *out)
     out->peers = peers_count(w->peers);
     out->queued = queue_count(w->queue);
     out->experts = expert_set_count(w->set);
+    out->experts_mapped = expert_set_mapped(w->set);
     out->expert_bytes = expert_set_bytes(w->set);
 }

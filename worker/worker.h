@@ -40,7 +40,7 @@ const char *worker_endpoint(const struct worker *w);
 struct worker_stats {
     uint64_t requests, rows, assignments, errors, not_held, batches, bytes_in, bytes_out;
     uint64_t compute_ns, queue_ns;
-    int peers, queued, experts;
+    int peers, queued, experts, experts_mapped; /* mapped: from the packed cache */
     uint64_t expert_bytes;
 };
 void worker_stats_get(const struct worker *w, struct worker_stats *out);

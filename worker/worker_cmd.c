@@ -2,8 +2,10 @@
  * SIGINT, finishes what has arrived and ends with 0. */
 #include "worker/worker.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/opt.h"
+#include "base/pages.h"
 #include "base/report.h"
 #include "proto/msg.h"
 #include "proto/sock.h"
@@ -23,7 +25,7 @@
 #define THREADS_MAX       4096
 
 struct worker_args {
-    const char *model, *listen, *experts, *part, *placement, *domain, *precision, *name;
+    const char *model, *listen, *experts, *part, *placement, *domain, *precision, *name, *packed;
     int64_t threads, credits, row_limit, spin_us, ready_fd, fetch_rate;
     int insecure, fixed;
 };
@@ -180,6 +182,10 @@ static int args_parse(int argc, char **argv, struct worker_args *a, struct err *
          "name in logs and placement files (default: the endpoint)", 0, 0},
         {"precision", 'p', OPT_STR, &a->precision, "TYPE",
          "bf16 or f32, as the coordinator runs (default bf16)", 0, 0},
+        {"packed-cache", 0, OPT_STR, &a->packed, "WHERE",
+         "keep packed weights on disk, so that the next start maps them: auto (in\n"
+         "the checkpoint's folder), a folder, or off (default)",
+         0, 0},
         {"threads", 't', OPT_INT, &a->threads, "N", "threads (default 0: one a CPU)", 0,
          THREADS_MAX},
         {"credits", 0, OPT_INT, &a->credits, "N",
@@ -245,6 +251,23 @@ static int tell_ready(const struct worker *w, int fd, struct err *err)
     return 0;
 }
 
+/* What an operator looks for when a start was slow or memory is short. */
+static void log_start(const struct worker *w, int64_t start_ns)
+{
+    struct worker_stats s;
+    struct node_set nodes;
+    char bytes[32], huge[32], took[32];
+    worker_stats_get(w, &s);
+    nodes_with_memory(&nodes);
+    log_info("worker",
+             "%s: start: experts=%d bytes=%s from_cache=%d huge_pages=%s memory_nodes=%d%s in=%s",
+             worker_endpoint(w), s.experts,
+             human_bytes((double)s.expert_bytes, bytes, sizeof(bytes)), s.experts_mapped,
+             human_bytes((double)pages_huge_bytes(), huge, sizeof(huge)), nodes.count,
+             nodes.count > 1 ? " (interleaved)" : "",
+             human_ns((double)(clock_now(&clock_real) - start_ns), took, sizeof(took)));
+}
+
 static void log_end(const struct worker *w)
 {
     struct worker_stats s;
@@ -261,7 +284,8 @@ static void log_end(const struct worker *w)
              human_ns((double)s.compute_ns, busy, sizeof(busy)));
 }
 
-static int serve(const struct worker_config *config, void *zmq, int ready_fd, struct err *err)
+static int serve(const struct worker_config *config, void *zmq, int ready_fd, int64_t start_ns,
+                 struct err *err)
 {
     struct ev_loop *loop = ev_default_loop(0);
     struct worker *w;
@@ -277,6 +301,7 @@ static int serve(const struct worker_config *config, void *zmq, int ready_fd, st
         ev_signal_start(loop, &end[i]);
     rc = tell_ready(w, ready_fd, err);
     if (rc == 0) {
+        log_start(w, start_ns);
         ev_run(loop, 0);
         worker_finish(w);
         log_end(w);
@@ -289,6 +314,7 @@ static int serve(const struct worker_config *config, void *zmq, int ready_fd, st
 
 static int worker_main(const struct worker_args *a, struct err *err)
 {
+    int64_t start_ns = clock_now(&clock_real);
     struct model *model = NULL;
     uint8_t *held = NULL;
     void *zmq = NULL;
@@ -305,12 +331,13 @@ static int worker_main(const struct worker_args *a, struct err *err)
     int rc = precision_parse(a->precision, &config.precision, err);
     rc = rc ? rc : kernels_open(&config.kernels, err);
     rc = rc ? rc : model_open(a->model, &model, err);
+    rc = rc ? rc : model_packed_cache(model, a->packed, err);
     rc = rc ? rc : held_choose(a, model, &held, err);
     if (!rc && !(zmq = zmq_ctx_new()))
         rc = err_set(err, ERR_NOMEM, "no memory for ZeroMQ");
     config.model = model;
     config.held = held;
-    rc = rc ? rc : serve(&config, zmq, (int)a->ready_fd, err);
+    rc = rc ? rc : serve(&config, zmq, (int)a->ready_fd, start_ns, err);
     if (zmq)
         zmq_ctx_term(zmq);
     free(held);
@@ -322,6 +349,7 @@ int cmd_worker(int argc, char **argv)
 {
     struct worker_args args = {.listen = LISTEN_DEFAULT,
                                .precision = "bf16",
+                               .packed = "off",
                                .credits = 8,
                                .row_limit = 4096,
                                .spin_us = -1,

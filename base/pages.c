@@ -1,0 +1,79 @@
+/* pages: see pages.h. */
+#include "base/pages.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define NODES_FILE "/sys/devices/system/node/has_memory"
+#define WORD_BITS  (8 * sizeof(unsigned long))
+/* linux/mempolicy.h, which not every system has installed. */
+#define POLICY_INTERLEAVE 3
+
+static void node_add(struct node_set *s, long node)
+{
+    unsigned long *word = &s->bit[(size_t)node / WORD_BITS], bit = 1ul << (size_t)node % WORD_BITS;
+    s->count += (*word & bit) == 0;
+    *word |= bit;
+}
+
+int node_set_parse(const char *text, struct node_set *out)
+{
+    memset(out, 0, sizeof(*out));
+    for (const char *p = text;;) {
+        char *end;
+        if (*p < '0' || *p > '9')
+            return -1;
+        long first = strtol(p, &end, 10), last = first;
+        if (*end == '-') {
+            p = end + 1;
+            if (*p < '0' || *p > '9')
+                return -1;
+            last = strtol(p, &end, 10);
+        }
+        if (first > last || last >= NODES_MAX)
+            return -1;
+        for (long node = first; node <= last; node++)
+            node_add(out, node);
+        if (*end == '\0' || *end == '\n')
+            return 0;
+        if (*end != ',')
+            return -1;
+        p = end + 1;
+    }
+}
+
+void nodes_with_memory(struct node_set *out)
+{
+    char line[4096];
+    FILE *f = fopen(NODES_FILE, "r");
+    int found = f && fgets(line, sizeof(line), f) && node_set_parse(line, out) == 0;
+    if (f)
+        fclose(f);
+    if (!found)
+        node_set_parse("0", out);
+}
+
+void pages_interleave(void *p, size_t bytes)
+{
+    struct node_set nodes;
+    nodes_with_memory(&nodes);
+    if (nodes.count > 1)
+        syscall(SYS_mbind, p, bytes, POLICY_INTERLEAVE, nodes.bit, (unsigned long)NODES_MAX + 1,
+                0ul);
+}
+
+uint64_t pages_huge_bytes(void)
+{
+    char line[256];
+    unsigned long long kib = 0;
+    FILE *f = fopen("/proc/self/smaps_rollup", "r");
+    while (f && fgets(line, sizeof(line), f))
+        if (sscanf(line, "AnonHugePages: %llu kB", &kib) == 1)
+            break;
+    if (f)
+        fclose(f);
+    return (uint64_t)kib * 1024;
+}

@@ -1,0 +1,62 @@
+/* pages: the kernel's lists of nodes, and a hint that does no harm. */
+#include "base/arena.h"
+#include "base/pages.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static void lists_are_read(void **state)
+{
+    (void)state;
+    struct node_set s;
+    assert_int_equal(node_set_parse("0\n", &s), 0);
+    assert_int_equal(s.count, 1);
+    assert_int_equal(s.bit[0], 1);
+    assert_int_equal(node_set_parse("0-1,3", &s), 0);
+    assert_int_equal(s.count, 3);
+    assert_int_equal(s.bit[0], 0xb);
+    assert_int_equal(node_set_parse("2,2,0-2", &s), 0);
+    assert_int_equal(s.count, 3);
+    assert_int_equal(node_set_parse("1023", &s), 0);
+    assert_int_equal(s.count, 1);
+    assert_true(s.bit[NODES_MAX / 64 - 1] == 1ul << 63);
+}
+
+static void other_texts_are_refused(void **state)
+{
+    (void)state;
+    struct node_set s;
+    static const char *const bad[] = {"",    "\n",  "x",  "-1",   "1-",     "2-1",
+                                      "1,,", "0,x", "1;", "1024", "0-9999", "99999999999999999999"};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
+        assert_int_equal(node_set_parse(bad[i], &s), -1);
+}
+
+static void this_machine(void **state)
+{
+    (void)state;
+    struct node_set s;
+    nodes_with_memory(&s);
+    assert_true(s.count >= 1);
+    size_t bytes = (size_t)8 << 20;
+    unsigned char *p = mem_map(bytes);
+    assert_non_null(p);
+    pages_interleave(p, bytes);
+    memset(p, 7, bytes);
+    assert_int_equal(p[bytes - 1], 7);
+    assert_true(pages_huge_bytes() % 4096 == 0);
+    mem_unmap(p, bytes);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(lists_are_read),
+        cmocka_unit_test(other_texts_are_refused),
+        cmocka_unit_test(this_machine),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
