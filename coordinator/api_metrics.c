@@ -97,6 +97,10 @@ static void about_engine(FILE *f, const struct engine_stats *e)
         e->kv_pages > 0 ? 1.0 - (double)e->kv_pages_free / e->kv_pages : 0);
     one(f, "sigmoe_steps_total", "counter", "Batches computed.", (double)e->steps);
     one(f, "sigmoe_rows_total", "counter", "Rows of all batches.", (double)e->rows);
+    one(f, "sigmoe_speculated_tokens_total", "counter", "Guessed tokens that were computed.",
+        (double)e->proposed);
+    one(f, "sigmoe_speculated_tokens_accepted_total", "counter", "Of them right.",
+        (double)e->accepted);
     one(f, "sigmoe_step_seconds_total", "counter", "Time in batches.", (double)e->step_ns / 1e9);
     one(f, "sigmoe_expert_wait_seconds_total", "counter",
         "Of it with nothing to compute, experts away.", (double)e->wait_ns / 1e9);

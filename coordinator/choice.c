@@ -264,6 +264,13 @@ static void release_held(struct choice *c, struct tok_text *out)
     }
 }
 
+/* Positions that the sequence has; guesses behind them were computed too. */
+static int routes_known(const struct choice *c)
+{
+    int n = c->shared->n_prompt + (c->n_generated > 0 ? c->n_generated - 1 : 0);
+    return c->n_route < n ? c->n_route : n;
+}
+
 static void post_done(struct choice *c, enum finish reason, const struct err *err)
 {
     struct tok_text rest = {0};
@@ -278,7 +285,7 @@ static void post_done(struct choice *c, enum finish reason, const struct err *er
                                          .rows = c->rows,
                                          .n_rows = c->n_rows,
                                          .route = c->route,
-                                         .n_route = c->n_route,
+                                         .n_route = routes_known(c),
                                          .route_bytes = route_bytes_for(c->shared->desc)};
         c->rows = NULL;
         c->route = NULL;

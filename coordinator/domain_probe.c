@@ -119,7 +119,7 @@ static void add_span(struct domain_probe *p, int i, int domain, int begin, int n
                        .n_prompt = p->seq->n_prompt,
                        .page = p->page + (size_t)i * (size_t)kv_pages_for(p->n_token)};
     as->request.domain = domain;
-    p->span[i] = (struct sched_span){as, begin, begin + n_row, pos};
+    p->span[i] = (struct sched_span){as, begin, begin + n_row, pos, 0};
 }
 
 /* Pages for as many as n <= n_domain domains, own ones first; returns for how many there are. */

@@ -47,6 +47,29 @@ static int load_init(struct engine *e, const struct model_desc *d, struct err *e
     return 0;
 }
 
+static int drafts_init(struct engine *e, struct err *err)
+{
+    const struct engine_config *c = &e->config;
+    int off = c->trace != NULL || c->record != NULL;
+    int k = c->speculate_max;
+    const struct model_desc *d = &c->model->desc;
+    size_t slots = (size_t)c->rows_max * (size_t)desc_n_sparse(d) * (size_t)d->top_k;
+    e->speculate.mode = off ? SPECULATE_OFF : c->speculate;
+    e->speculate.k_max = k > 0 && k < SPECULATE_MAX ? k : SPECULATE_MAX;
+    e->want = calloc((size_t)c->seqs_max, sizeof *e->want);
+    e->want_seq = calloc((size_t)c->seqs_max, sizeof(struct seq *));
+    if (e->speculate.mode != SPECULATE_OFF && slots > 0) {
+        e->kept_expert = calloc(slots, sizeof *e->kept_expert);
+        e->kept_worker = calloc(slots, sizeof *e->kept_worker);
+        if (e->kept_expert == NULL || e->kept_worker == NULL) {
+            return err_set(err, ERR_NOMEM, "no memory for guesses of %d rows", c->rows_max);
+        }
+    }
+    return e->want == NULL || e->want_seq == NULL
+               ? err_set(err, ERR_NOMEM, "no memory for %d sequences", c->seqs_max)
+               : 0;
+}
+
 int engine_create(const struct engine_config *config, struct engine **out, struct err *err)
 {
     struct engine *e = calloc(1, sizeof *e);
@@ -70,6 +93,9 @@ int engine_create(const struct engine_config *config, struct engine **out, struc
     }
     for (int i = 0; rc == 0 && i < MICRO_MAX; i++) {
         rc = micro_create(&e->forward, c->rows_max, &e->micro[i], err);
+    }
+    if (rc == 0) {
+        rc = drafts_init(e, err);
     }
     if (rc == 0 && d->n_domain > 0) {
         e->domain_stats = calloc((size_t)d->n_domain, sizeof *e->domain_stats);
@@ -106,6 +132,10 @@ void engine_destroy(struct engine *e)
     free(e->logits);
     free(e->candidates);
     free(e->domain_stats);
+    free(e->want);
+    free(e->want_seq);
+    free(e->kept_expert);
+    free(e->kept_worker);
     domain_probe_destroy(e->probe);
     free(e->load);
     free(e->sparse_index);
@@ -236,15 +266,23 @@ static void tell_routes(const struct engine *e, const struct micro *m)
     }
 }
 
-static void tell_computed(const struct engine *e, const struct micro *m)
+/* Of guesses it is told when they are known to be right. */
+static void tell_computed(struct engine *e, const struct micro *m)
 {
     int top_k = e->forward.desc->top_k;
     for (int s = 0; s < m->n_span; s++) {
         const struct request *r = &m->span_seq[s]->request;
-        size_t slot = (size_t)m->span[s].begin * (size_t)top_k;
-        if (r->on_computed != NULL) {
+        int begin = m->span[s].begin, end = m->span[s].end;
+        size_t slot = (size_t)begin * (size_t)top_k;
+        if (r->on_computed == NULL) {
+            continue;
+        }
+        while (end > begin && m->pos[end - 1] >= m->span_seq[s]->n_token) {
+            engine_keep_slots(e, m, --end);
+        }
+        if (end > begin) {
             r->on_computed(r->user, m->slot_expert + slot, m->slot_worker + slot,
-                           (m->span[s].end - m->span[s].begin) * top_k);
+                           (end - begin) * top_k);
         }
     }
 }
@@ -388,10 +426,44 @@ static void fill_micros(struct engine *e, int n_span, int n_row)
     }
 }
 
+static void count_prompt(struct engine *e, const struct sched_span *span)
+{
+    int known = span->seq->n_prompt - span->pos, rows = span->end - span->begin;
+    int of_prompt = known <= 0 ? 0 : known < rows ? known : rows;
+    e->stats.prompt_tokens += (uint64_t)of_prompt;
+    if (e->domain_stats != NULL) {
+        e->domain_stats[span->seq->request.domain].prompt_tokens += (uint64_t)of_prompt;
+    }
+}
+
+/* Sequences that their last draw ended. */
+static void reap_ended(struct engine *e)
+{
+    for (int i = e->sched.n_running - 1; i >= 0; i--) {
+        struct seq *seq = e->sched.running[i];
+        if (seq->ended) {
+            engine_finish(e, seq, seq->reason, NULL);
+        }
+    }
+}
+
+/* Does every row give a token, or a guess of one? */
+static int decodes_only(const struct engine *e, int n_span)
+{
+    int only = 1;
+    for (int s = 0; s < n_span; s++) {
+        const struct sched_span *span = &e->sched.span[s];
+        only = only && span->end - span->begin == 1 + span->n_draft &&
+               span->pos == span->seq->n_token - 1;
+    }
+    return only;
+}
+
 int engine_step(struct engine *e, struct err *err)
 {
     reap_cancelled(e);
     int64_t from = clock_now(e->config.clock);
+    engine_draft(e);
     int n_row, n_span = sched_plan(&e->sched, &n_row);
     int probed = engine_probe(e, err);
     if (probed < 0) {
@@ -406,6 +478,7 @@ int engine_step(struct engine *e, struct err *err)
         tell_start(e->sched.span[s].seq);
         engine_tell_domain(e, e->sched.span[s].seq, NULL);
     }
+    int decoding = decodes_only(e, n_span);
     fill_micros(e, n_span, n_row);
     int rc = engine_run_layers(e, e->forward.desc->n_layer, err);
     if (rc != 0) {
@@ -414,20 +487,21 @@ int engine_step(struct engine *e, struct err *err)
     }
     for (int s = 0; s < n_span; s++) {
         struct sched_span *span = &e->sched.span[s];
-        int known = span->seq->n_prompt - span->pos, rows = span->end - span->begin;
-        int of_prompt = known <= 0 ? 0 : known < rows ? known : rows;
-        e->stats.prompt_tokens += (uint64_t)of_prompt;
-        if (e->domain_stats != NULL) {
-            e->domain_stats[span->seq->request.domain].prompt_tokens += (uint64_t)of_prompt;
-        }
-        span->seq->n_done += rows;
+        count_prompt(e, span);
+        span->seq->n_done += span->end - span->begin;
     }
     for (int i = 0; i < e->n_micro; i++) {
         engine_take_logits(e, e->micro[i]);
     }
+    engine_settle_drafts(e, n_span);
+    reap_ended(e);
     e->stats.steps++;
     e->stats.rows += (uint64_t)n_row;
-    e->stats.step_ns += clock_now(e->config.clock) - from;
+    int64_t took = clock_now(e->config.clock) - from;
+    e->stats.step_ns += took;
+    if (decoding && !probed) {
+        step_cost_add(&e->speculate.cost, n_row, took);
+    }
     return 1;
 }
 

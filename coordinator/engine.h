@@ -28,6 +28,9 @@ struct engine_config {
     int waiting_max;       /* 0: 1024 */
     int n_micro;           /* 1, 2; 0: two when a step has rows enough */
     int micro_rows_min;    /* two micro-batches only from twice this many rows; 0: 32 */
+    enum speculate_mode
+        speculate;     /* off while rows are recorded or traced: guesses are no tokens */
+    int speculate_max; /* tokens guessed of a sequence a step; 0: SPECULATE_MAX */
 };
 
 struct engine;
@@ -53,6 +56,7 @@ struct domain_stats {
 
 struct engine_stats {
     uint64_t steps, rows, prompt_tokens, generated_tokens, dispatches;
+    uint64_t proposed, accepted; /* guessed tokens computed; of them right */
     uint64_t probes, probe_rows; /* prompts whose domain was found out; rows computed for that */
     int64_t step_ns;             /* in engine_step with work */
     int64_t wait_ns;             /* of it: nothing to compute, experts away */

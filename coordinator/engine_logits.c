@@ -13,13 +13,18 @@ static int is_eos(const struct model_desc *d, int32_t token)
     return 0;
 }
 
-/* Draws the next token of seq from the logits of its last known position. The sequence may be gone
- * after it. */
+static void end(struct seq *seq, enum finish reason)
+{
+    seq->ended = 1;
+    seq->reason = reason;
+}
+
+/* Draws the next token of seq from the logits of its last known position. */
 static void draw(struct engine *e, struct seq *seq, float *logits)
 {
     const struct request *r = &seq->request;
     if (r->max_tokens == 0) {
-        engine_finish(e, seq, FINISH_LENGTH, NULL);
+        end(seq, FINISH_LENGTH);
         return;
     }
     if (r->on_mask != NULL) {
@@ -28,6 +33,7 @@ static void draw(struct engine *e, struct seq *seq, float *logits)
     const struct sample_history history = {seq->n_in_prompt, seq->n_in_output};
     int32_t token = sample(&r->sampling, &history, logits, e->forward.desc->vocab, r->choice,
                            (uint64_t)seq->n_token, e->candidates);
+    engine_drew(e, seq, token);
     seq_append(seq, token);
     e->stats.generated_tokens++;
     if (e->domain_stats != NULL) {
@@ -35,9 +41,9 @@ static void draw(struct engine *e, struct seq *seq, float *logits)
     }
     int stop = r->on_token != NULL ? r->on_token(r->user, token) : 0;
     if (stop || (!r->ignore_eos && is_eos(e->forward.desc, token))) {
-        engine_finish(e, seq, FINISH_STOP, NULL);
+        end(seq, FINISH_STOP);
     } else if (seq->n_token - seq->n_prompt >= r->max_tokens) {
-        engine_finish(e, seq, FINISH_LENGTH, NULL);
+        end(seq, FINISH_LENGTH);
     }
 }
 
@@ -60,8 +66,16 @@ static void sort_by_slot(const struct model_desc *d, int32_t *row, struct seq **
     }
 }
 
-/* Logits of rows row[n] of m, of sequences owner[n]: told, and drawn from where they are the last.
- */
+/* Was row r of m fed the token that its sequence has there? Guesses may be wrong, and are known to
+ * be right only when the draw before has been made. */
+static int fed_right(const struct micro *m, const struct seq *seq, int r)
+{
+    int pos = m->pos[r];
+    return !seq->ended && pos < seq->n_token && m->token[r] == seq->token[pos];
+}
+
+/* Logits of rows row[n] of m, of sequences owner[n]: told, and drawn from where they are the last,
+ * which draws of the same sequence before may have made them. */
 static void logits_of(struct engine *e, struct micro *m, int32_t *row, struct seq **owner, int n)
 {
     int vocab = e->forward.desc->vocab;
@@ -71,6 +85,9 @@ static void logits_of(struct engine *e, struct micro *m, int32_t *row, struct se
         struct seq *seq = owner[i];
         float *logits = e->logits + (size_t)i * (size_t)vocab;
         int pos = m->pos[row[i]];
+        if (!fed_right(m, seq, row[i])) {
+            continue;
+        }
         if (seq->request.on_logits != NULL) {
             seq->request.on_logits(seq->request.user, pos, logits, vocab);
         }
@@ -80,8 +97,8 @@ static void logits_of(struct engine *e, struct micro *m, int32_t *row, struct se
     }
 }
 
-/* The rows of m that need logits: the last known position of each sequence, or all when asked. A
- * draw may free a sequence, but only with the last of its rows. */
+/* The rows of m that need logits: the last known position of each sequence and guesses behind it,
+ * or all when asked. */
 void engine_take_logits(struct engine *e, struct micro *m)
 {
     int32_t row[LOGIT_ROWS];
@@ -90,8 +107,11 @@ void engine_take_logits(struct engine *e, struct micro *m)
     for (int s = 0; s < m->n_span; s++) {
         struct seq *seq = m->span_seq[s];
         int all = seq->request.all_logits, last = seq->n_token - 1;
+        if (m->pos[m->span[s].begin] > last) {
+            continue; /* guesses behind one that the other micro-batch has found wrong */
+        }
         for (int r = m->span[s].begin; r < m->span[s].end; r++) {
-            if (!all && m->pos[r] != last) {
+            if (!all && m->pos[r] < last) {
                 continue;
             }
             row[n] = r;

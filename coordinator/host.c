@@ -85,7 +85,9 @@ static int start_engine(struct host *h, const struct host_options *o, int kv_tok
                               .prefill_chunk = (int)o->prefill_chunk,
                               .seqs_max = (int)o->seqs_max,
                               .waiting_max = waiting_max,
-                              .n_micro = (int)o->n_micro};
+                              .n_micro = (int)o->n_micro,
+                              .speculate = o->speculate,
+                              .speculate_max = o->speculate_max};
     return engine_create(&c, &h->engine, err);
 }
 

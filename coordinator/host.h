@@ -12,13 +12,15 @@
 /* The options' values as the table fills them, and what they mean. */
 struct host_options {
     const char *transport_name, *precision_name, *place_name, *workers_at, *trace_hash;
-    const char *replicas_name, *record, *packed_cache;
+    const char *replicas_name, *record, *packed_cache, *speculate_name;
     int64_t workers, threads, worker_threads, spin_us, prefill_chunk, rows_max, n_micro, kv_tokens,
         seqs_max, split_rows;
     enum precision precision;
     enum cluster_transport transport;
     enum cluster_place place;
     enum replica_choice choice;
+    enum speculate_mode speculate;
+    int speculate_max;
 };
 #define HOST_OPTIONS_MAX 24
 /* host_options_table sets defaults and writes the options' rows to out [HOST_OPTIONS_MAX]; returns

@@ -11,6 +11,7 @@ int host_options_table(struct host_options *o, struct opt *out)
                                .place_name = "contiguous",
                                .replicas_name = "least-outstanding",
                                .packed_cache = "off",
+                               .speculate_name = "auto",
                                .split_rows = 64,
                                .workers = 1,
                                .spin_us = -1,
@@ -42,6 +43,11 @@ int host_options_table(struct host_options *o, struct opt *out)
         {"max-seqs", 0, OPT_INT, &o->seqs_max, "N", "sequences at once (64)", 1, LIMIT_ROWS},
         {"micro-batches", 0, OPT_INT, &o->n_micro, "N",
          "1 or 2 in flight; 0 (default): two when rows are enough", 0, 2},
+        {"speculate", 0, OPT_STR, &o->speculate_name, "HOW",
+         "compute tokens guessed from earlier text along with the next one: auto\n"
+         "(default: as far as measurement says that it pays), ngram[:K] (always,\n"
+         "at most K of 8), off; the tokens stay the same",
+         0, 0},
         {"kv-tokens", 0, OPT_INT, &o->kv_tokens, "N",
          "positions the KV cache holds; 0: what is needed; to serve, all of\n"
          "--max-seqs at full length, as far as a quarter of the memory goes",
@@ -97,5 +103,8 @@ int host_options_check(struct host_options *o, struct err *err)
         rc = strategy_get(STRATEGY_REPLICA, "--replicas-by", o->replicas_name, &replicas, err);
     }
     o->choice = rc == 0 ? replicas->choice : REPLICA_LEAST_LOADED;
+    if (rc == 0) {
+        rc = speculate_parse(o->speculate_name, &o->speculate, &o->speculate_max, err);
+    }
     return rc;
 }

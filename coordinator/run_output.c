@@ -294,12 +294,14 @@ static void print_json_stats(const struct run_output *o, const struct run_facts 
     printf(
         "\"stats\":{\"prompt_tokens\":%d,\"generated_tokens\":%d,\"load_s\":%.3f,\"ttft_s\":%.6f,"
         "\"prompt_tokens_per_s\":%.3f,\"decode_tokens_per_s\":%.3f,\"steps\":%llu,"
+        "\"proposed\":%llu,\"accepted\":%llu,"
         "\"dispatches\":%llu,\"wait_share\":%.4f,\"bytes_sent\":%llu,\"bytes_received\":%llu,"
         "\"us_per_layer\":{\"away\":%.1f,\"serialise\":%.1f,\"wire\":%.1f,\"queue\":%.1f,"
         "\"compute\":%.1f},\"workers\":%d,\"replans\":%llu,\"local_slots\":%llu,"
         "\"workers_lost\":%llu,\"isa\":\"%s\",\"numerics\":\"%s\",\"precision\":\"%s\"}",
         r.n_prompt, r.n_generated, (double)f->load_ns / 1e9, r.ttft_s, r.prompt_per_s,
-        r.decode_per_s, (unsigned long long)e->steps, (unsigned long long)n,
+        r.decode_per_s, (unsigned long long)e->steps, (unsigned long long)e->proposed,
+        (unsigned long long)e->accepted, (unsigned long long)n,
         e->step_ns > 0 ? (double)e->wait_ns / (double)e->step_ns : 0.0,
         (unsigned long long)f->bytes_sent, (unsigned long long)f->bytes_received,
         per((double)e->away_ns / 1e3, n), per((double)e->time.serialise_ns / 1e3, n),
@@ -356,6 +358,11 @@ static void print_summary(const struct run_output *o, const struct run_facts *f,
     fprintf(stderr, "\nprompt    %d tokens, %.1f tokens/s, first token after %s\n", r.n_prompt,
             r.prompt_per_s, ttft);
     fprintf(stderr, "decode    %d tokens, %.1f tokens/s\n", r.n_generated, r.decode_per_s);
+    if (e->proposed > 0) {
+        fprintf(stderr, "guessed   %llu tokens, %llu right (%.0f %%), in %llu steps\n",
+                (unsigned long long)e->proposed, (unsigned long long)e->accepted,
+                100.0 * (double)e->accepted / (double)e->proposed, (unsigned long long)e->steps);
+    }
     if (f->n_worker > 0) {
         fprintf(stderr,
                 "experts   %d worker%s, sent %s, received %s, %.0f %% of the time waiting\n",

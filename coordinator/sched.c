@@ -80,9 +80,9 @@ static void admit(struct sched *s)
     }
 }
 
-static void add_span(struct sched *s, int *n_span, int *n_row, struct seq *seq, int rows)
+static void add_span(struct sched *s, int *n_span, int *n_row, struct seq *seq, int rows, int draft)
 {
-    s->span[(*n_span)++] = (struct sched_span){seq, *n_row, *n_row + rows, seq->n_done};
+    s->span[(*n_span)++] = (struct sched_span){seq, *n_row, *n_row + rows, seq->n_done, draft};
     *n_row += rows;
 }
 
@@ -94,7 +94,9 @@ int sched_plan(struct sched *s, int *n_row)
     for (int i = 0; i < s->n_running && *n_row < s->config.rows_max; i++) {
         struct seq *seq = s->running[i];
         if (!seq->held && seq->n_token - seq->n_done == 1) {
-            add_span(s, &n_span, n_row, seq, 1);
+            int room = s->config.rows_max - *n_row - 1;
+            int draft = seq->n_draft < room ? seq->n_draft : room;
+            add_span(s, &n_span, n_row, seq, 1 + draft, draft);
         }
     }
     for (int i = 0; i < s->n_running && *n_row < s->config.rows_max; i++) {
@@ -102,7 +104,7 @@ int sched_plan(struct sched *s, int *n_row)
         int left = seq->n_token - seq->n_done, room = s->config.rows_max - *n_row;
         if (!seq->held && left > 1) {
             int rows = left < s->config.prefill_chunk ? left : s->config.prefill_chunk;
-            add_span(s, &n_span, n_row, seq, rows < room ? rows : room);
+            add_span(s, &n_span, n_row, seq, rows < room ? rows : room, 0);
         }
     }
     return n_span;

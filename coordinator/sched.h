@@ -1,6 +1,7 @@
 /* sched: which rows the next step computes. Continuous batching: sequences that decode give one row
- * each, then prompts give chunks in order of arrival until the batch is full; a waiting sequence is
- * admitted when pages for all it may ever need are free. Knows no model and no clock. */
+ * each (and their guesses), then prompts give chunks in order of arrival until the batch is full; a
+ * waiting sequence is admitted when pages for all it may ever need are free. Knows no model and no
+ * clock. */
 #ifndef COORDINATOR_SCHED_H
 #define COORDINATOR_SCHED_H
 
@@ -14,10 +15,11 @@ struct sched_config {
     int waiting_max;   /* sequences queued */
 };
 
-/* Rows [begin, end) of the step belong to seq, the first at position pos. */
+/* Rows [begin, end) of the step belong to seq, the first at position pos; the last n_draft of them
+ * are guesses. */
 struct sched_span {
     struct seq *seq;
-    int begin, end, pos;
+    int begin, end, pos, n_draft;
 };
 
 struct sched {

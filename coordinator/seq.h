@@ -6,6 +6,7 @@
 
 #include "base/err.h"
 #include "coordinator/sampler.h"
+#include "coordinator/speculate.h"
 #include <stdint.h>
 
 enum finish { FINISH_STOP, FINISH_LENGTH, FINISH_ABORT, FINISH_ERROR };
@@ -57,11 +58,15 @@ struct seq {
     uint64_t id;
     struct request request;
     struct logit_bias *bias;
-    int32_t *token; /* [n_prompt + max_tokens] */
+    int32_t *token; /* [n_prompt + max_tokens + 1]; guesses lie behind n_token */
     int n_token, n_prompt, n_done;
     int32_t *page;
     int n_page;                          /* reserved; 0 while waiting */
     uint16_t *n_in_prompt, *n_in_output; /* [vocab] when a penalty is on */
+    int n_guess, n_draft;                /* tokens guessed; of them computed in this step */
+    struct speculate_hits hits;
+    int ended; /* by its last draw, for `reason`; the engine ends it with the step */
+    enum finish reason;
     int cancelled;
     int held;        /* not to be computed yet: its domain is being found out */
     int domain_told; /* also: counted */

@@ -103,7 +103,7 @@ static void fill(struct bench *b, int n_span, int rows, int pos)
                                  .n_done = pos,
                                  .page = b->page + i * pages,
                                  .n_page = pages};
-        b->span[i] = (struct sched_span){&b->seq[i], i * rows, (i + 1) * rows, pos};
+        b->span[i] = (struct sched_span){&b->seq[i], i * rows, (i + 1) * rows, pos, 0};
     }
     b->n = n_span * rows;
     micro_fill(&b->f, b->m, b->span, n_span, 0, b->n);

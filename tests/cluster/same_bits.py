@@ -50,6 +50,7 @@ def axes(n_expert, domains=()):
             "--workers": [1, 2, 3, 8] if n_expert else [1], "--transport": ["inproc", "ipc", "tcp"],
             "batch": [False, True], "--prefill-chunk": [None, 5], "--threads": [1, 2],
             "--worker-threads": [1, 2], "--micro-batches": [1, 2],
+            "--speculate": ["off", "ngram", "ngram:2"],
             "--max-batch-rows": [None, 24]}
 
 

@@ -25,7 +25,7 @@ struct outcome {
     int n_token, n_done;
     enum finish finish;
     struct hash128 logits[64];
-    int n_logits;
+    int n_logits, n_slot;
 };
 
 struct fixture {
@@ -48,6 +48,15 @@ static int on_token(void *user, int32_t token)
     struct outcome *o = user;
     o->token[o->n_token++] = token;
     return 0;
+}
+
+static void on_computed(void *user, const int32_t *slot_expert, const int16_t *slot_worker,
+                        int n_slot)
+{
+    struct outcome *o = user;
+    (void)slot_expert;
+    (void)slot_worker;
+    o->n_slot += n_slot;
 }
 
 static void on_done(void *user, enum finish reason, const struct err *err)
@@ -112,14 +121,15 @@ static void submit(struct engine *e, int vocab, int i, struct outcome *o)
                         .user = o,
                         .on_logits = on_logits,
                         .on_token = on_token,
+                        .on_computed = on_computed,
                         .on_done = on_done};
     uint64_t id;
     assert_int_equal(engine_submit(e, &r, &id, NULL), 0);
 }
 
 /* Sequences [first, last) through one engine on one simulated cluster. */
-static void run(const struct fixture *x, struct sim_config sc, int n_micro, int first, int last,
-                struct outcome *out)
+static void run(const struct fixture *x, struct sim_config sc, int n_micro,
+                enum speculate_mode guess, int first, int last, struct outcome *out)
 {
     struct err err = {0};
     struct pool *pool;
@@ -159,7 +169,8 @@ static void run(const struct fixture *x, struct sim_config sc, int n_micro, int 
                                .rows_max = 16,
                                .prefill_chunk = 6,
                                .seqs_max = 4,
-                               .n_micro = n_micro};
+                               .n_micro = n_micro,
+                               .speculate = guess};
     assert_int_equal(engine_create(&ec, &engine, &err), 0);
     memset(out, 0, N_SEQ * sizeof *out);
     for (int i = first; i < last; i++) {
@@ -176,6 +187,7 @@ static void run(const struct fixture *x, struct sim_config sc, int n_micro, int 
         assert_int_equal(out[i].n_done, 1);
         assert_int_equal(out[i].finish, FINISH_LENGTH);
         assert_int_equal(out[i].n_token, MAX_TOKEN - i);
+        assert_int_equal(out[i].n_slot, out[i].n_logits * x->shape.n_layer * x->shape.top_k);
     }
     engine_destroy(engine);
     pool_destroy(pool);
@@ -193,9 +205,9 @@ static void company_and_micro_batches_change_no_bit(void **state)
     struct fixture *x = *state;
     struct outcome all[N_SEQ], alone[N_SEQ];
     for (int n_micro = 1; n_micro <= 2; n_micro++) {
-        run(x, calm(1), n_micro, 0, N_SEQ, all);
+        run(x, calm(1), n_micro, SPECULATE_OFF, 0, N_SEQ, all);
         for (int i = 0; i < N_SEQ; i++) {
-            run(x, calm((uint64_t)i + 2), 1, i, i + 1, alone);
+            run(x, calm((uint64_t)i + 2), 1, SPECULATE_ALWAYS, i, i + 1, alone);
             assert_memory_equal(&all[i], &alone[i], sizeof all[i]);
         }
     }
@@ -205,7 +217,7 @@ static void storms_change_no_bit(void **state)
 {
     struct fixture *x = *state;
     struct outcome want[N_SEQ], got[N_SEQ];
-    run(x, calm(1), 1, 0, N_SEQ, want);
+    run(x, calm(1), 1, SPECULATE_OFF, 0, N_SEQ, want);
     for (uint64_t seed = 1; seed <= N_STORM; seed++) {
         struct sim_config storm = {.seed = seed,
                                    .delay_max_ns = 20 * NS_PER_MS,
@@ -220,7 +232,8 @@ static void storms_change_no_bit(void **state)
                                    .die = 3,
                                    .forget = 2,
                                    .revive = 1};
-        run(x, storm, 1 + (int)(seed % 2), 0, N_SEQ, got);
+        enum speculate_mode guess = seed % 3 ? SPECULATE_ALWAYS : SPECULATE_OFF;
+        run(x, storm, 1 + (int)(seed % 2), guess, 0, N_SEQ, got);
         if (memcmp(want, got, sizeof want) != 0) {
             fail_msg("seed %d: another output than in a calm run", (int)seed);
         }
