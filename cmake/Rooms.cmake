@@ -70,7 +70,7 @@ function(sigmoe_unit_tests room)
     target_compile_definitions(${target} PRIVATE TESTS_DIR="${CMAKE_SOURCE_DIR}/tests"
         SHARED_DIR="${CMAKE_SOURCE_DIR}/../shared")
     add_test(NAME unit/${room}/${stem} COMMAND ${target})
-    set_tests_properties(unit/${room}/${stem} PROPERTIES LABELS "unit;fast" TIMEOUT 300
+    set_tests_properties(unit/${room}/${stem} PROPERTIES LABELS "unit;fast" TIMEOUT 900
         SKIP_RETURN_CODE 77)
   endforeach()
 endfunction()

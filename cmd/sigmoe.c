@@ -33,6 +33,7 @@ static const struct command {
     {"quantize", cmd_quantize, "write a checkpoint with its matrices as 8 or 4 bit integers"},
     {"eval", cmd_eval, "measure how well a model predicts texts"},
     {"loadtest", cmd_loadtest, "predict or measure a cluster under load, compare strategies"},
+    {"keys", cmd_keys, "make the keys that keep strangers out of a cluster"},
     {"calibrate", cmd_calibrate, "measure this machine for loadtest and plan"},
     {"synth", cmd_synth, "write a checkpoint with random weights in a published shape"},
 };

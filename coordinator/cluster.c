@@ -6,6 +6,7 @@
 #include "base/opt.h"
 #include "coordinator/local.h"
 #include "coordinator/spawn.h"
+#include "proto/keys.h"
 #include "router/placement.h"
 #include "router/placement_groups.h"
 #include <stdio.h>
@@ -15,6 +16,7 @@
 
 struct cluster {
     void *zmq;
+    struct wire_keys *keys; /* NULL: none */
     int n;
     char **endpoint;               /* [n] */
     struct worker_thread **thread; /* [n] when inproc */
@@ -126,7 +128,7 @@ static int spawn_one(struct cluster *c, const struct cluster_config *cfg, int i,
     } else {
         snprintf(listen, sizeof listen, "tcp://127.0.0.1:*");
     }
-    char *argv[24] = {
+    char *argv[32] = {
         "sigmoe",    "worker", "--model",     (char *)(uintptr_t)cfg->model->dir,
         "--listen",  listen,   "--experts",   experts,
         "--threads", threads,  "--precision", cfg->precision == PRECISION_F32 ? "f32" : "bf16"};
@@ -138,6 +140,10 @@ static int spawn_one(struct cluster *c, const struct cluster_config *cfg, int i,
     if (cfg->packed_cache != NULL) {
         argv[n++] = "--packed-cache";
         argv[n++] = (char *)(uintptr_t)cfg->packed_cache;
+    }
+    if (cfg->key_path != NULL) {
+        argv[n++] = "--wire-key";
+        argv[n++] = (char *)(uintptr_t)cfg->key_path;
     }
     argv[n] = NULL;
     int rc = spawn_worker(&c->process[i], argv, err);
@@ -206,7 +212,7 @@ static int start_threads(struct cluster *c, const struct cluster_config *cfg, st
 
 static int connect_pool(struct cluster *c, const struct cluster_config *cfg, struct err *err)
 {
-    int rc = transport_zmq_create(c->zmq, cfg->clock, &c->transport, err);
+    int rc = transport_zmq_create(c->zmq, cfg->clock, c->keys, cfg->insecure, &c->transport, err);
     if (rc == 0) {
         rc = local_create(cfg->model, cfg->precision, cfg->kernels, cfg->team, &c->local, err);
     }
@@ -256,6 +262,9 @@ int cluster_start(const struct cluster_config *cfg, struct cluster **out, struct
         c->zmq = zmq_ctx_new();
         rc = c->zmq == NULL ? err_sys(err, ERR_NOMEM, "cannot start ZeroMQ") : 0;
     }
+    if (rc == 0 && cfg->key_path != NULL) {
+        rc = wire_keys_open(cfg->key_path, NULL, &c->keys, err);
+    }
     if (rc == 0 && cfg->workers_at == NULL && cfg->transport == CLUSTER_INPROC) {
         rc = start_threads(c, cfg, err);
     }
@@ -292,6 +301,7 @@ void cluster_stop(struct cluster *c)
     if (c->zmq != NULL) {
         zmq_ctx_term(c->zmq);
     }
+    wire_keys_close(c->keys);
     if (c->dir[0] != 0) {
         rmdir(c->dir);
     }

@@ -27,6 +27,8 @@ struct cluster_config {
     int worker_threads, spin_us; /* 0 threads: one a CPU */
     const char *packed_cache;    /* as of --packed-cache, told to processes started; or NULL */
     const char *workers_at;      /* "tcp://a,tcp://b": connect, start nothing; or NULL */
+    const char *key_path;        /* our keys and those of workers started here; NULL: none */
+    int insecure;                /* workers of other hosts without keys */
 };
 
 struct cluster;

@@ -254,7 +254,9 @@ static void tick_joining(struct control *c)
         c->joining = -1;
     } else if (w.alive || clock_now(c->clock) >= c->joining_until_ns) {
         if (!w.alive) {
-            err_set(&c->join_error, ERR_TIMEOUT, "no worker answered at %s in time", w.endpoint);
+            const char *why = pool_worker_trouble(c->pool, c->joining);
+            err_set(&c->join_error, ERR_TIMEOUT, "no worker answered at %s in time%s%s", w.endpoint,
+                    why ? "; it was reached but " : "", why ? why : "");
         }
         log_warn("control", "join of %s: %s", w.endpoint, c->join_error.text);
         pool_retire(c->pool, c->joining);

@@ -54,7 +54,9 @@ static int start_cluster(struct host *h, const struct host_options *o, struct er
                                .worker_threads = (int)o->worker_threads,
                                .spin_us = (int)o->spin_us,
                                .packed_cache = o->packed_cache,
-                               .workers_at = o->workers_at};
+                               .workers_at = o->workers_at,
+                               .key_path = o->key,
+                               .insecure = o->insecure};
     return cluster_start(&c, &h->cluster, err);
 }
 

@@ -12,9 +12,10 @@
 /* The options' values as the table fills them, and what they mean. */
 struct host_options {
     const char *transport_name, *precision_name, *place_name, *workers_at, *trace_hash;
-    const char *replicas_name, *record, *packed_cache, *speculate_name;
+    const char *replicas_name, *record, *packed_cache, *speculate_name, *key;
     int64_t workers, threads, worker_threads, spin_us, prefill_chunk, rows_max, n_micro, kv_tokens,
         seqs_max, split_rows;
+    int insecure;
     enum precision precision;
     enum cluster_transport transport;
     enum cluster_place place;
@@ -22,7 +23,7 @@ struct host_options {
     enum speculate_mode speculate;
     int speculate_max;
 };
-#define HOST_OPTIONS_MAX 24
+#define HOST_OPTIONS_MAX 26
 /* host_options_table sets defaults and writes the options' rows to out [HOST_OPTIONS_MAX]; returns
  * how many. host_options_check gives the names their meaning after parsing. */
 int host_options_table(struct host_options *o, struct opt *out);

@@ -26,6 +26,13 @@ int host_options_table(struct host_options *o, struct opt *out)
          0, 0},
         {"workers-at", 0, OPT_STR, &o->workers_at, "LIST",
          "workers that already run: tcp://a:1,tcp://b:1", 0, 0},
+        {"wire-key", 0, OPT_STR, &o->key, "FILE",
+         "our key (sigmoe keys new): what passes is encrypted, workers prove that\n"
+         "they have the same key, or the one behind their endpoint:\n"
+         "tcp://a:1#<64 hex digits>",
+         0, 0},
+        {"insecure", 0, OPT_FLAG, &o->insecure, NULL,
+         "workers of other hosts without keys, on a network that is trusted", 0, 0},
         {"threads", 0, OPT_INT, &o->threads, "N", "of the coordinator; 0: one a CPU", 0, 4096},
         {"worker-threads", 0, OPT_INT, &o->worker_threads, "N",
          "of each worker started here; 0: one a CPU", 0, 4096},

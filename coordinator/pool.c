@@ -8,6 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A worker whose handshakes fail for so long will not think better of it. */
+#define TROUBLE_NS (2 * NS_PER_S)
+
 static int64_t or_default(int64_t value, int64_t otherwise)
 {
     return value > 0 ? value : otherwise;
@@ -152,12 +155,17 @@ static const struct link *not_welcomed(const struct pool *pool, int first)
 static int wait_for_welcomes(struct pool *pool, int first, struct err *err)
 {
     const struct link *l;
-    int64_t until = pool_now(pool) + pool->config.connect_timeout_ns;
+    int64_t from = pool_now(pool), until = from + pool->config.connect_timeout_ns;
     while (handle_arrived(pool), (l = not_welcomed(pool, first))) {
         for (int i = first; i < pool->n_link; i++) {
             if (pool->link[i]->refusal.code) {
                 return err_set(err, pool->link[i]->refusal.code, "%s", pool->link[i]->refusal.text);
             }
+        }
+        const char *trouble = link_trouble(pool, l);
+        if (trouble && pool_now(pool) - from >= TROUBLE_NS) {
+            return err_set(err, ERR_NET, "the worker at %s was reached but %s", l->endpoint,
+                           trouble);
         }
         if (pool_now(pool) >= until) {
             return err_set(err, ERR_NET,
@@ -490,6 +498,11 @@ void pool_worker_info_get(const struct pool *pool, int worker, struct pool_worke
     memcpy(out->name, l->name, sizeof(out->name));
     memcpy(out->endpoint, l->endpoint, sizeof(out->endpoint));
     memcpy(out->numerics, l->numerics, sizeof(out->numerics));
+}
+
+const char *pool_worker_trouble(const struct pool *pool, int worker)
+{
+    return link_trouble(pool, pool->link[worker]);
 }
 
 const uint64_t *pool_worker_layers(const struct pool *pool, int worker)

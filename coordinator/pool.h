@@ -20,6 +20,8 @@
 #include "router/plan.h"
 #include <ev.h>
 
+struct wire_keys; /* proto/keys.h */
+
 /* transport: how frames reach workers; ZeroMQ in life, a seeded simulation in tests. Links are
  * small integers given by the pool. */
 struct transport {
@@ -35,11 +37,15 @@ struct transport {
     int (*recv)(void *self, int *link, struct frames *f);
     /* wait until a message may be there or `until_ns` of the clock has come. */
     void (*wait)(void *self, int64_t until_ns);
+    /* trouble: why a link does not connect, a line, or NULL. The function may be NULL. */
+    const char *(*trouble)(void *self, int link);
 };
-/* transport_zmq: on its own libev loop. wire bytes are counted into *sent and *received. */
+/* transport_zmq: on its own libev loop. wire bytes are counted into *sent and *received. keys
+ * encrypt every link that leaves the process (proto/keys.h) and outlive it; without them (NULL)
+ * workers of other hosts are refused unless `insecure`. */
 struct transport_zmq;
-int transport_zmq_create(void *zmq_context, const struct clock *clock, struct transport_zmq **out,
-                         struct err *err);
+int transport_zmq_create(void *zmq_context, const struct clock *clock, const struct wire_keys *keys,
+                         int insecure, struct transport_zmq **out, struct err *err);
 struct transport *transport_zmq_interface(struct transport_zmq *t);
 /* transport_zmq_set_spin: a wait polls so long before it parks; 0, the default: parks at once.
  * Worth it only with a CPU to spare: a spinning thread starves ZeroMQ's own where there are few. */
@@ -153,6 +159,8 @@ struct pool_worker_info {
 };
 int pool_n_worker(const struct pool *pool);
 void pool_worker_info_get(const struct pool *pool, int worker, struct pool_worker_info *out);
+/* pool_worker_trouble: why it does not connect, a line, or NULL. */
+const char *pool_worker_trouble(const struct pool *pool, int worker);
 /* pool_worker_layers: slots it has answered [n_layer]; sums to `answered`. */
 const uint64_t *pool_worker_layers(const struct pool *pool, int worker);
 struct pool_stats {

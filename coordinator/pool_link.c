@@ -132,6 +132,12 @@ int link_open(struct pool *pool, struct link *l, struct err *err)
     return 0;
 }
 
+const char *link_trouble(const struct pool *pool, const struct link *l)
+{
+    struct transport *t = pool->config.transport;
+    return t->trouble ? t->trouble(t->self, l->index) : NULL;
+}
+
 static void retry_later(struct pool *pool, struct link *l)
 {
     int64_t wait = RETRY_MIN_NS << l->n_retry;

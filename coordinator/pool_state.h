@@ -129,6 +129,8 @@ void pool_settle(struct pool *pool);
 int link_create(struct pool *pool, const char *endpoint, struct link **out, struct err *err);
 void link_destroy(struct pool *pool, struct link *l);
 int link_open(struct pool *pool, struct link *l, struct err *err);
+/* link_trouble: why it does not connect, as far as the transport knows, or NULL. */
+const char *link_trouble(const struct pool *pool, const struct link *l);
 /* link_leave takes a worker out: `why` is said in one log line with what became of its calls. */
 void link_leave(struct pool *pool, struct link *l, const char *why);
 /* link_forgotten: the worker wants Hello again; its calls go back to the head of its queue. */

@@ -21,6 +21,8 @@ struct arrived {
 struct transport_zmq {
     struct transport interface;
     void *zmq_context;
+    const struct wire_keys *keys;
+    int insecure;
     const struct clock *clock;
     struct ev_loop *loop;
     ev_timer timer;
@@ -95,7 +97,8 @@ static int links_reserve(struct transport_zmq *t, int index, struct err *err)
 static int zmq_link_open(void *self, int index, const char *endpoint, struct err *err)
 {
     struct transport_zmq *t = self;
-    struct sock_config config = {.kind = SOCK_CALL, .endpoint = endpoint};
+    struct sock_config config = {
+        .kind = SOCK_CALL, .endpoint = endpoint, .keys = t->keys, .insecure = t->insecure};
     int rc = links_reserve(t, index, err);
     if (rc) {
         return rc;
@@ -143,6 +146,12 @@ static int zmq_link_send(void *self, int index, struct frames *f)
     return sock_send(t->link[index]->sock, NULL, f);
 }
 
+static const char *zmq_trouble(void *self, int index)
+{
+    struct transport_zmq *t = self;
+    return index < t->n_link && t->link[index]->sock ? sock_trouble(t->link[index]->sock) : NULL;
+}
+
 static int zmq_recv_any(void *self, int *index, struct frames *f)
 {
     struct transport_zmq *t = self;
@@ -185,8 +194,8 @@ static void zmq_wait(void *self, int64_t until_ns)
     }
 }
 
-int transport_zmq_create(void *zmq_context, const struct clock *clock, struct transport_zmq **out,
-                         struct err *err)
+int transport_zmq_create(void *zmq_context, const struct clock *clock, const struct wire_keys *keys,
+                         int insecure, struct transport_zmq **out, struct err *err)
 {
     struct transport_zmq *t = calloc(1, sizeof(*t));
     if (!t || !(t->loop = ev_loop_new(EVFLAG_NOENV))) {
@@ -198,7 +207,10 @@ int transport_zmq_create(void *zmq_context, const struct clock *clock, struct tr
                                       .close = zmq_link_close,
                                       .send = zmq_link_send,
                                       .recv = zmq_recv_any,
-                                      .wait = zmq_wait};
+                                      .wait = zmq_wait,
+                                      .trouble = zmq_trouble};
+    t->keys = keys;
+    t->insecure = insecure;
     t->zmq_context = zmq_context;
     t->clock = clock;
     ev_init(&t->timer, on_timer);

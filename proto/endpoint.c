@@ -47,9 +47,20 @@ static int check_ipc(const char *endpoint, const char *path, struct err *err)
     return 0;
 }
 
+int endpoint_split(const char *endpoint, char *address, uint8_t *key)
+{
+    const char *hash = strrchr(endpoint, '#');
+    size_t n = hash ? (size_t)(hash - endpoint) : strlen(endpoint);
+    memcpy(address, endpoint, n);
+    address[n] = 0;
+    return hash && wire_key_parse(hash + 1, key) == 0;
+}
+
 int endpoint_check(const char *endpoint, struct err *err)
 {
     size_t n = strlen(endpoint);
+    char address[LIMIT_NAME_BYTES];
+    uint8_t key[WIRE_KEY_BYTES];
     if (n >= LIMIT_NAME_BYTES)
         return err_set(err, ERR_USAGE, "an endpoint of %zu bytes; at most %d are allowed", n,
                        LIMIT_NAME_BYTES - 1);
@@ -57,11 +68,16 @@ int endpoint_check(const char *endpoint, struct err *err)
         if ((unsigned char)endpoint[i] <= 0x20 || endpoint[i] == 0x7f)
             return err_set(err, ERR_USAGE, "endpoint '%s' has a space or control character",
                            endpoint);
-    if (strncmp(endpoint, "tcp://", 6) == 0)
-        return check_tcp(endpoint, endpoint + 6, err);
-    if (strncmp(endpoint, "ipc://", 6) == 0)
-        return check_ipc(endpoint, endpoint + 6, err);
-    if (strncmp(endpoint, "inproc://", 9) == 0 && endpoint[9])
+    if (!endpoint_split(endpoint, address, key) && strchr(endpoint, '#'))
+        return err_set(err, ERR_USAGE,
+                       "behind the # of %s stands no key; write the worker's public key, 64 hex "
+                       "digits",
+                       endpoint);
+    if (strncmp(address, "tcp://", 6) == 0)
+        return check_tcp(endpoint, address + 6, err);
+    if (strncmp(address, "ipc://", 6) == 0)
+        return check_ipc(endpoint, address + 6, err);
+    if (strncmp(address, "inproc://", 9) == 0 && address[9])
         return 0;
     return err_set(err, ERR_USAGE,
                    "'%s' is no endpoint; write tcp://HOST:PORT, ipc://PATH or inproc://NAME",

@@ -12,8 +12,10 @@
  * is gone (libzmq 4.3.4, ROUTER_HANDOVER off; seen in a test of ours). Who a peer is, Hello says.
  */
 #include "proto/sock.h"
+#include "proto/zap.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -44,6 +46,10 @@ struct sock {
     ev_check check;
     ev_idle idle;
     struct sock_stats stats;
+    int encrypted;
+    struct zap *zap; /* of a SOCK_SERVE with keys */
+    void *monitor;   /* of a SOCK_CALL: how its handshakes go */
+    const char *trouble;
     char endpoint[LIMIT_NAME_BYTES];
 };
 
@@ -198,6 +204,40 @@ static int set_int(void *zmq, int option, int value)
     return zmq_setsockopt(zmq, option, &value, sizeof(value));
 }
 
+/* Nobody without a key reads what passes, or computes here, unless the user says so. */
+static int set_keys(struct sock *s, const struct sock_config *c, const char *address,
+                    const uint8_t *peer, struct err *err)
+{
+    const struct wire_keys *k = c->keys;
+    int serve = c->kind == SOCK_SERVE;
+    if (strncmp(address, "inproc://", 9) == 0)
+        return 0;
+    if (!k && peer)
+        return err_set(err, ERR_USAGE,
+                       "%s names a key, and this side has none: give --wire-key FILE", c->endpoint);
+    if (!k && !c->insecure && !endpoint_is_local(address))
+        return err_set(err, ERR_USAGE,
+                       "%s can be reached by other hosts and nothing is encrypted without keys: "
+                       "make one (sigmoe keys new FILE) and give --wire-key FILE on both sides, or "
+                       "--insecure if the network is trusted",
+                       address);
+    if (!k)
+        return 0;
+    int rc = set_int(s->zmq, ZMQ_CURVE_SERVER, serve) |
+             zmq_setsockopt(s->zmq, ZMQ_CURVE_SECRETKEY, k->secret_key, WIRE_KEY_BYTES);
+    if (serve)
+        rc |= zmq_setsockopt(s->zmq, ZMQ_ZAP_DOMAIN, ZAP_DOMAIN, strlen(ZAP_DOMAIN));
+    else
+        rc |= zmq_setsockopt(s->zmq, ZMQ_CURVE_PUBLICKEY, k->public_key, WIRE_KEY_BYTES) |
+              zmq_setsockopt(s->zmq, ZMQ_CURVE_SERVERKEY, peer ? peer : k->public_key,
+                             WIRE_KEY_BYTES);
+    if (rc)
+        return err_set(err, ERR_NET, "ZeroMQ refuses the keys for %s: %s", address,
+                       zmq_strerror(zmq_errno()));
+    s->encrypted = 1;
+    return 0;
+}
+
 static int set_options(void *zmq, const struct sock_config *c, struct err *err)
 {
     int hwm = c->hwm > 0 ? c->hwm : HWM_DEFAULT;
@@ -262,6 +302,23 @@ static int bind_failed(const char *endpoint, struct err *err)
     return err_set(err, ERR_NET, "cannot listen on %s: %s", endpoint, zmq_strerror(zmq_errno()));
 }
 
+/* monitor: the handshakes' fate is told on a socket of its own, which sock_trouble reads. */
+static void monitor(struct sock *s, void *zmq_context)
+{
+    char name[64];
+    snprintf(name, sizeof(name), "inproc://sigmoe-monitor-%p", (void *)s);
+    if (zmq_socket_monitor(
+            s->zmq, name,
+            ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
+                ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_HANDSHAKE_SUCCEEDED) != 0)
+        return;
+    s->monitor = zmq_socket(zmq_context, ZMQ_PAIR);
+    if (s->monitor && zmq_connect(s->monitor, name) != 0) {
+        zmq_close(s->monitor);
+        s->monitor = NULL;
+    }
+}
+
 static int attach(struct sock *s, const char *endpoint, struct err *err)
 {
     if (s->kind == SOCK_CALL) {
@@ -283,12 +340,26 @@ static int attach(struct sock *s, const char *endpoint, struct err *err)
     return 0;
 }
 
+static void close_sockets(struct sock *s)
+{
+    if (s->monitor) {
+        zmq_socket_monitor(s->zmq, NULL, 0);
+        zmq_close(s->monitor);
+    }
+    if (s->zmq)
+        zmq_close(s->zmq);
+    zap_close(s->zap);
+}
+
 int sock_open(void *zmq_context, struct ev_loop *loop, const struct sock_config *config,
               sock_fn *on_message, void *user, struct sock **out, struct err *err)
 {
+    char address[LIMIT_NAME_BYTES];
+    uint8_t peer[WIRE_KEY_BYTES];
     int rc = endpoint_check(config->endpoint, err);
     if (rc)
         return rc;
+    int named = endpoint_split(config->endpoint, address, peer);
     struct sock *s = calloc(1, sizeof(*s));
     if (!s)
         return err_set(err, ERR_NOMEM, "no memory for a socket on %s", config->endpoint);
@@ -298,10 +369,14 @@ int sock_open(void *zmq_context, struct ev_loop *loop, const struct sock_config 
         rc = err_set(err, ERR_NET, "no socket for %s: %s", config->endpoint,
                      zmq_strerror(zmq_errno()));
     rc = rc ? rc : set_options(s->zmq, config, err);
-    rc = rc ? rc : attach(s, config->endpoint, err);
+    rc = rc ? rc : set_keys(s, config, address, named ? peer : NULL, err);
+    if (!rc && s->encrypted && s->kind == SOCK_SERVE)
+        rc = zap_open(zmq_context, loop, config->keys, &s->zap, err);
+    if (!rc && s->kind == SOCK_CALL && strncmp(address, "inproc://", 9) != 0)
+        monitor(s, zmq_context);
+    rc = rc ? rc : attach(s, address, err);
     if (rc) {
-        if (s->zmq)
-            zmq_close(s->zmq);
+        close_sockets(s);
         free(s);
         return rc;
     }
@@ -318,8 +393,51 @@ void sock_close(struct sock *s)
     ev_prepare_stop(s->loop, &s->prepare);
     ev_check_stop(s->loop, &s->check);
     ev_idle_stop(s->loop, &s->idle);
-    zmq_close(s->zmq);
+    close_sockets(s);
     free(s);
+}
+
+int sock_is_encrypted(const struct sock *s)
+{
+    return s->encrypted;
+}
+
+/* trouble_of: an event is a frame {uint16 event, uint32 value}, then one with the endpoint. A peer
+ * whose key is not allowed and one that takes no keys both look to ZeroMQ as they do here. */
+static const char *trouble_of(const struct sock *s, int event)
+{
+    if (event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED)
+        return NULL;
+    if (event == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH)
+        return "it does not allow this side's key: add its .pub line to the worker's --allow file";
+    return s->encrypted
+               ? "it proves no key that this side expects: does it run with --wire-key, and is "
+                 "its public key the one given here?"
+               : "it asks for keys: give --wire-key FILE";
+}
+
+const char *sock_trouble(struct sock *s)
+{
+    zmq_msg_t part;
+    while (s->monitor) {
+        int first = 1, more = 1;
+        while (more) {
+            zmq_msg_init(&part);
+            if (zmq_msg_recv(&part, s->monitor, ZMQ_DONTWAIT) < 0) {
+                zmq_msg_close(&part);
+                return s->trouble;
+            }
+            uint16_t event;
+            if (first && zmq_msg_size(&part) >= sizeof(event)) {
+                memcpy(&event, zmq_msg_data(&part), sizeof(event));
+                s->trouble = trouble_of(s, event);
+            }
+            first = 0;
+            more = zmq_msg_more(&part);
+            zmq_msg_close(&part);
+        }
+    }
+    return s->trouble;
 }
 
 const char *sock_endpoint(const struct sock *s)
@@ -330,6 +448,7 @@ const char *sock_endpoint(const struct sock *s)
 void sock_stats_get(const struct sock *s, struct sock_stats *out)
 {
     *out = s->stats;
+    out->refused = zap_refused(s->zap);
 }
 
 /* ---- sending ---- */

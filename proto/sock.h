@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 #include "proto/frames.h"
+#include "proto/keys.h"
 #include <ev.h>
 
 enum sock_kind {
@@ -24,7 +25,11 @@ struct sock_peer {
 
 struct sock_config {
     enum sock_kind kind;
-    const char *endpoint;      /* inproc://, ipc://, tcp:// */
+    const char *endpoint; /* inproc://, ipc://, tcp://; a SOCK_CALL's may end in #KEY, see keys.h */
+    /* Encrypts and asks for keys; outlives the socket. NULL: in the clear, and then an endpoint
+     * that other hosts reach is refused unless `insecure`. Of no meaning for inproc. */
+    const struct wire_keys *keys;
+    int insecure;
     int hwm;                   /* messages each way; 0: default 64 */
     int64_t message_bytes_max; /* cap on one frame; 0: LIMIT_PAYLOAD_BYTES */
 };
@@ -47,9 +52,14 @@ const char *sock_endpoint(const struct sock *sock);
  * SOCK_SERVE has no such peer. 0 says that ZeroMQ has it, not that it arrives. Never waits. `to` is
  * NULL at a SOCK_CALL. */
 int sock_send(struct sock *sock, const struct sock_peer *to, struct frames *f);
-/* Bytes and messages moved, for metrics. */
+/* sock_trouble: why a SOCK_CALL is not connected, as far as its peer's side of the handshake says:
+ * a line, or NULL. */
+const char *sock_trouble(struct sock *sock);
+/* sock_is_encrypted: keys were asked for and are used. */
+int sock_is_encrypted(const struct sock *sock);
+/* Bytes and messages moved, for metrics; peers turned away for their keys. */
 struct sock_stats {
-    uint64_t bytes_sent, bytes_received, messages_sent, messages_received;
+    uint64_t bytes_sent, bytes_received, messages_sent, messages_received, refused;
 };
 void sock_stats_get(const struct sock *sock, struct sock_stats *out);
 
@@ -57,6 +67,9 @@ void sock_stats_get(const struct sock *sock, struct sock_stats *out);
 int endpoint_check(const char *endpoint, struct err *err);
 /* endpoint_is_local: no other host can reach it. */
 int endpoint_is_local(const char *endpoint);
+/* endpoint_split copies an endpoint without the key behind it to address [LIMIT_NAME_BYTES];
+ * 1 and the key when there is one, 0 when there is none. The endpoint is a checked one. */
+int endpoint_split(const char *endpoint, char *address, uint8_t *key);
 /* incarnation_new: 64 random bits of the kernel. */
 uint64_t incarnation_new(void);
 

@@ -65,7 +65,7 @@ static int bench_open(struct bench *b)
     const struct model_desc *d = &c->model->desc;
     b->zmq = zmq_ctx_new();
     int rc = b->zmq ? worker_open(b) : err_sys(b->err, ERR_NOMEM, "cannot start ZeroMQ");
-    rc = rc ? rc : transport_zmq_create(b->zmq, &clock_real, &b->transport, b->err);
+    rc = rc ? rc : transport_zmq_create(b->zmq, &clock_real, NULL, 0, &b->transport, b->err);
     if (rc)
         return rc;
     struct pool_config pc = {.model = c->model,

@@ -26,6 +26,8 @@ int cmd_extract(int argc, char **argv);
 int cmd_quantize(int argc, char **argv);
 /* cmd_eval measures how well a model predicts texts. */
 int cmd_eval(int argc, char **argv);
+/* cmd_keys makes and shows the keys of a cluster (proto/keys.h). */
+int cmd_keys(int argc, char **argv);
 /* cmd_calibrate measures this machine for the simulator and the advice. */
 int cmd_calibrate(int argc, char **argv);
 /* cmd_loadtest simulates a cluster under load, loads a live one, compares reports. */

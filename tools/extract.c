@@ -60,7 +60,7 @@ static int workers_find(struct extract *u)
     char ours[33], theirs[33];
     if (!u->from)
         return 0;
-    int rc = fetch_open(u->from, &u->full->desc, &u->fetch, u->err);
+    int rc = fetch_open(u->from, &u->full->desc, u->host.key, u->host.insecure, &u->fetch, u->err);
     if (rc)
         return rc;
     struct hash128 fingerprint = fetch_fingerprint(u->fetch);

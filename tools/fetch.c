@@ -59,6 +59,8 @@ struct fetch_client {
     struct job job;
     struct piece *again; /* pieces of lost workers [n_again] */
     int n_again;
+    struct wire_keys *keys; /* NULL: none */
+    int insecure;
     struct err *err;
     int rc;
 };
@@ -337,8 +339,9 @@ static void on_timer(struct ev_loop *loop, ev_timer *timer, int revents)
     for (int i = 0; i < c->n_link; i++) {
         struct link *l = &c->link[i];
         if (!l->welcome && now() - c->began_ns > WELCOME_NS) {
-            fail(c, err_set(c->err, ERR_NET, "worker %s does not answer; is it running?",
-                            l->endpoint));
+            const char *why = sock_trouble(l->sock);
+            fail(c, err_set(c->err, ERR_NET, "worker %s does not answer: %s", l->endpoint,
+                            why ? why : "is it running?"));
             return;
         }
         if (!l->welcome)
@@ -380,7 +383,8 @@ static int links_open(struct fetch_client *c, const char *list, struct err *err)
         memcpy(l->endpoint, list, n);
         l->client = c;
         list += n + 1;
-        struct sock_config config = {.kind = SOCK_CALL, .endpoint = l->endpoint};
+        struct sock_config config = {
+            .kind = SOCK_CALL, .endpoint = l->endpoint, .keys = c->keys, .insecure = c->insecure};
         rc = endpoint_check(l->endpoint, err);
         if (rc == 0)
             rc = sock_open(c->zmq, c->loop, &config, on_message, l, &l->sock, err);
@@ -399,8 +403,8 @@ static void shape_set(struct fetch_client *c)
                                    .dtype = DTYPE_F32};
 }
 
-int fetch_open(const char *list, const struct model_desc *desc, struct fetch_client **out,
-               struct err *err)
+int fetch_open(const char *list, const struct model_desc *desc, const char *key, int insecure,
+               struct fetch_client **out, struct err *err)
 {
     struct fetch_client *c = calloc(1, sizeof(*c));
     if (!c)
@@ -412,6 +416,7 @@ int fetch_open(const char *list, const struct model_desc *desc, struct fetch_cli
     c->incarnation = incarnation_new();
     c->began_ns = now();
     shape_set(c);
+    c->insecure = insecure;
     c->zmq = zmq_ctx_new();
     c->loop = ev_loop_new(EVFLAG_AUTO);
     ev_timer_init(&c->timer, on_timer, 0.0, HELLO_S);
@@ -426,6 +431,8 @@ int fetch_open(const char *list, const struct model_desc *desc, struct fetch_cli
     }
     if (rc == 0 && (!c->link || !c->again || !c->zmq || !c->loop))
         rc = err_set(err, ERR_NOMEM, "no memory for %d workers", c->n_link);
+    if (rc == 0 && key)
+        rc = wire_keys_open(key, NULL, &c->keys, err);
     if (rc == 0)
         rc = links_open(c, list, err);
     if (rc == 0)
@@ -450,6 +457,7 @@ void fetch_close(struct fetch_client *c)
         ev_loop_destroy(c->loop);
     if (c->zmq)
         zmq_ctx_term(c->zmq);
+    wire_keys_close(c->keys);
     free(c->link);
     free(c->again);
     free(c);

@@ -11,10 +11,11 @@
 struct fetch_client;
 
 /* fetch_open connects to "tcp://a,tcp://b" and says Hello as a guest of the model `desc`. All
- * workers must answer within some seconds and have one fingerprint. ERR_NET, ERR_USAGE, ERR_MODEL.
+ * workers must answer within some seconds and have one fingerprint. key: a file of keys
+ * (proto/keys.h), or NULL. ERR_NET, ERR_USAGE, ERR_MODEL.
  */
-int fetch_open(const char *list, const struct model_desc *desc, struct fetch_client **out,
-               struct err *err);
+int fetch_open(const char *list, const struct model_desc *desc, const char *key, int insecure,
+               struct fetch_client **out, struct err *err);
 void fetch_close(struct fetch_client *c);
 struct hash128 fetch_fingerprint(const struct fetch_client *c);
 enum dtype fetch_precision(const struct fetch_client *c); /* what the workers compute in */

@@ -282,14 +282,17 @@ void worker_finish(struct worker *w)
 
 /* ---- life ---- */
 
-static int listen_at(struct worker *w, const char *endpoint, void *zmq_context, struct err *err)
+static int listen_as(struct worker *w, const struct worker_config *c, void *zmq_context,
+                     struct err *err)
 {
     const struct wire_shape *s = &w->shape;
     int64_t rows_bytes = (int64_t)s->row_limit * s->d_wire * (int64_t)dtype_bytes(s->dtype);
     int64_t index_bytes = (int64_t)s->row_limit * s->top_k * 4;
     int64_t most = rows_bytes > index_bytes ? rows_bytes : index_bytes;
     struct sock_config config = {.kind = SOCK_SERVE,
-                                 .endpoint = endpoint,
+                                 .endpoint = c->listen,
+                                 .keys = c->keys,
+                                 .insecure = c->insecure,
                                  /* ZeroMQ lets a peer on at half the mark */
                                  .hwm = 2 * (w->credits + 8),
                                  .message_bytes_max =
@@ -369,7 +372,7 @@ static int open_all(struct worker *w, const struct worker_config *config, void *
                     struct err *err)
 {
     int rc = tables_create(w, config, err);
-    rc = rc ? rc : listen_at(w, config->listen, zmq_context, err);
+    rc = rc ? rc : listen_as(w, config, zmq_context, err);
     rc = rc ? rc : expert_set_create(w->model, config->precision, &w->set, err);
     rc = rc ? rc : held_load(w->set, &w->model->desc, config->held, w->team, err);
     if (rc)

@@ -10,6 +10,7 @@
 #include <ev.h>
 
 struct worker;
+struct wire_keys; /* proto/keys.h */
 
 #define FETCH_BYTES_S ((int64_t)256 << 20)
 
@@ -19,11 +20,13 @@ struct worker_config {
     const struct model *model; /* open; outlives the worker */
     enum precision precision;
     const struct kernels *kernels;
-    int n_thread, spin_us; /* team; 0 threads: one a CPU; spin < 0: default */
-    int credits;           /* requests a coordinator may have outstanding; 0: 8 */
-    int row_limit;         /* rows a request; 0: 4096 */
-    const uint8_t *held;   /* [n_layer, n_expert] 0/1: what to load; NULL: everything */
-    int fixed;             /* coordinators may not change what is held */
+    int n_thread, spin_us;        /* team; 0 threads: one a CPU; spin < 0: default */
+    int credits;                  /* requests a coordinator may have outstanding; 0: 8 */
+    int row_limit;                /* rows a request; 0: 4096 */
+    const uint8_t *held;          /* [n_layer, n_expert] 0/1: what to load; NULL: everything */
+    int fixed;                    /* coordinators may not change what is held */
+    const struct wire_keys *keys; /* encrypt, and who may ask (proto/keys.h); NULL: in the clear */
+    int insecure;                 /* in the clear where other hosts reach it */
     int64_t fetch_bytes_s; /* how fast weights are given away; 0: FETCH_BYTES_S; < 0: never */
 };
 

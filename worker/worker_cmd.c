@@ -26,6 +26,7 @@
 
 struct worker_args {
     const char *model, *listen, *experts, *part, *placement, *domain, *precision, *name, *packed;
+    const char *key, *allow;
     int64_t threads, credits, row_limit, spin_us, ready_fd, fetch_rate;
     int insecure, fixed;
 };
@@ -142,7 +143,6 @@ static int precision_parse(const char *text, enum precision *out, struct err *er
     return 0;
 }
 
-/* Whoever reaches the port can have experts computed and read what others compute on the way. */
 static int listen_check(const struct worker_args *a, struct err *err)
 {
     int rc = endpoint_check(a->listen, err);
@@ -153,11 +153,8 @@ static int listen_check(const struct worker_args *a, struct err *err)
                        "--listen %s: nobody outside this process could connect; "
                        "give tcp://HOST:PORT or ipc://PATH",
                        a->listen);
-    if (!a->insecure && !endpoint_is_local(a->listen))
-        return err_set(err, ERR_USAGE,
-                       "--listen %s can be reached from other hosts and the wire is not encrypted; "
-                       "add --insecure if the network is trusted",
-                       a->listen);
+    if (a->allow && !a->key)
+        return err_set(err, ERR_USAGE, "--allow needs --wire-key: the worker's own key");
     return 0;
 }
 
@@ -199,8 +196,13 @@ static int args_parse(int argc, char **argv, struct worker_args *a, struct err *
         {"fetch-rate", 0, OPT_SIZE, &a->fetch_rate, "BYTES",
          "a second, given to sigmoe extract --from (default 256M);\n0: no weights are given away",
          0, 0},
+        {"wire-key", 0, OPT_STR, &a->key, "FILE",
+         "this worker's key (sigmoe keys new): what passes is encrypted, and only\n"
+         "coordinators that have the same key may ask, or those that --allow names",
+         0, 0},
+        {"allow", 0, OPT_STR, &a->allow, "FILE", "public keys that may ask, a line each", 0, 0},
         {"insecure", 0, OPT_FLAG, &a->insecure, NULL,
-         "listen on an address that other hosts reach, without encryption", 0, 0},
+         "listen on an address that other hosts reach, without keys", 0, 0},
         {"ready-fd", 0, OPT_INT, &a->ready_fd, "FD",
          "write the ready line to this descriptor (default 1)", 0, 1048576},
         {NULL, 0, OPT_FLAG, NULL, NULL, NULL, 0, 0}};
@@ -318,6 +320,7 @@ static int worker_main(const struct worker_args *a, struct err *err)
     struct model *model = NULL;
     uint8_t *held = NULL;
     void *zmq = NULL;
+    struct wire_keys *keys = NULL;
     struct worker_config config = {.name = a->name,
                                    .listen = a->listen,
                                    .n_thread = (int)a->threads,
@@ -325,10 +328,12 @@ static int worker_main(const struct worker_args *a, struct err *err)
                                    .credits = (int)a->credits,
                                    .row_limit = (int)a->row_limit,
                                    .fixed = a->fixed,
+                                   .insecure = a->insecure,
                                    .fetch_bytes_s = a->fetch_rate ? a->fetch_rate : -1};
     mallopt(M_MMAP_THRESHOLD, MALLOC_KEEP_BYTES);
     mallopt(M_TRIM_THRESHOLD, 4 * MALLOC_KEEP_BYTES);
     int rc = precision_parse(a->precision, &config.precision, err);
+    rc = rc || !a->key ? rc : wire_keys_open(a->key, a->allow, &keys, err);
     rc = rc ? rc : kernels_open(&config.kernels, err);
     rc = rc ? rc : model_open(a->model, &model, err);
     rc = rc ? rc : model_packed_cache(model, a->packed, err);
@@ -337,9 +342,11 @@ static int worker_main(const struct worker_args *a, struct err *err)
         rc = err_set(err, ERR_NOMEM, "no memory for ZeroMQ");
     config.model = model;
     config.held = held;
+    config.keys = keys;
     rc = rc ? rc : serve(&config, zmq, (int)a->ready_fd, start_ns, err);
     if (zmq)
         zmq_ctx_term(zmq);
+    wire_keys_close(keys);
     free(held);
     model_close(model);
     return rc;

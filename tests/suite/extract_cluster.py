@@ -47,15 +47,18 @@ class Slow(Workers):
 
 
 def check_same(binary, tmp, model, dense):
-    with Workers(binary, model, "bf16", ["0-4", "4-9", "10-13"]) as at:
-        want = generate(binary, model, PROMPTS, "--workers-at", at, "--domain", "en", max_tokens=20)
+    key = os.path.join(tmp, "cluster.key")
+    call(binary, "keys", "new", key)
+    with Workers(binary, model, "bf16", ["0-4", "4-9", "10-13"], ["--wire-key", key]) as at:
+        want = generate(binary, model, PROMPTS, "--workers-at", at, "--wire-key", key,
+                        "--domain", "en", max_tokens=20)
         for domain in ("zh", "en,code", "poetry"):
             wire, disk = os.path.join(tmp, f"wire-{domain}"), os.path.join(tmp, f"disk-{domain}")
-            beside = subprocess.Popen([binary, "run", model, "--workers-at", at, "--token-ids",
-                                       "3,40,7,0", "--domain", "en", "--max-tokens", "20"],
+            beside = subprocess.Popen([binary, "run", model, "--workers-at", at, "--wire-key", key,
+                                       "--token-ids", "3,40,7,0", "--domain", "en", "--max-tokens", "20"],
                                       stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
             call(binary, "extract", dense, "--domain", domain, "-o", wire, "--from", at,
-                 "--verify")
+                 "--wire-key", key, "--verify")
             call(binary, "extract", model, "--domain", domain, "-o", disk)
             text, _ = beside.communicate(timeout=120)
             if tensors(wire) != tensors(disk):

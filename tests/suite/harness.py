@@ -110,9 +110,10 @@ class Workers:
     for --workers-at: each worker says "ready ENDPOINT" on stdout once it is bound and has loaded.
     """
 
-    def __init__(self, binary, model, precision, sets):
+    def __init__(self, binary, model, precision, sets, options=()):
         self.commands = [[binary, "worker", "--model", model, "--precision", precision,
-                          "--experts", ids, "--listen", "tcp://127.0.0.1:*", "--threads", "1"]
+                          "--experts", ids, "--listen", "tcp://127.0.0.1:*", "--threads", "1",
+                          *options]
                          for ids in sets]
         self.running = []
 

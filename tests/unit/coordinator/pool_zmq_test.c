@@ -203,7 +203,7 @@ static struct cluster *cluster_open(const char *transport, int64_t ping_interval
         name_endpoint(transport, c->endpoint[i]);
         c->echo[i] = echo_start(c->zmq, c->endpoint[i], &c->shape, c->model->fingerprint);
     }
-    assert_int_equal(transport_zmq_create(c->zmq, &clock_real, &c->transport, &err), 0);
+    assert_int_equal(transport_zmq_create(c->zmq, &clock_real, NULL, 0, &c->transport, &err), 0);
     transport_zmq_set_spin(c->transport, spin_us);
     struct pool_config config = {.model = c->model,
                                  .precision = PRECISION_F32,
