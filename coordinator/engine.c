@@ -411,11 +411,19 @@ int engine_run_layers(struct engine *e, int end, struct err *err)
 
 /* ---- a step ---------------------------------------------------------------------------------- */
 
-static void fill_micros(struct engine *e, int n_span, int n_row)
+static int choose_n_micro(const struct engine *e, int n_row, int decoding)
 {
-    e->n_micro = e->config.pool == NULL
-                     ? 1
-                     : sched_n_micro(e->config.n_micro, e->config.micro_rows_min, n_row);
+    const struct engine_config *c = &e->config;
+    int first = sched_n_micro(c->n_micro, c->micro_rows_min, n_row);
+    if (c->pool == NULL || c->n_micro != 0) {
+        return c->pool == NULL ? 1 : first;
+    }
+    return pingpong_choose(&e->pingpong[!decoding], n_row, first);
+}
+
+static void fill_micros(struct engine *e, int n_span, int n_row, int decoding)
+{
+    e->n_micro = choose_n_micro(e, n_row, decoding);
     for (int i = 0; i < e->n_micro; i++) {
         struct micro *m = e->micro[i];
         micro_fill(&e->forward, m, e->sched.span, n_span, n_row * i / e->n_micro,
@@ -459,6 +467,15 @@ static int decodes_only(const struct engine *e, int n_span)
     return only;
 }
 
+/* What steps cost decides about guesses and micro-batches. */
+static void learn(struct engine *e, int n_row, int decoding, int64_t took)
+{
+    if (decoding) {
+        step_cost_add(&e->speculate.cost, n_row, took);
+    }
+    pingpong_ran(&e->pingpong[!decoding], n_row, e->n_micro, took);
+}
+
 int engine_step(struct engine *e, struct err *err)
 {
     reap_cancelled(e);
@@ -479,7 +496,7 @@ int engine_step(struct engine *e, struct err *err)
         engine_tell_domain(e, e->sched.span[s].seq, NULL);
     }
     int decoding = decodes_only(e, n_span);
-    fill_micros(e, n_span, n_row);
+    fill_micros(e, n_span, n_row, decoding);
     int rc = engine_run_layers(e, e->forward.desc->n_layer, err);
     if (rc != 0) {
         fail_all(e, err);
@@ -499,8 +516,8 @@ int engine_step(struct engine *e, struct err *err)
     e->stats.rows += (uint64_t)n_row;
     int64_t took = clock_now(e->config.clock) - from;
     e->stats.step_ns += took;
-    if (decoding && !probed) {
-        step_cost_add(&e->speculate.cost, n_row, took);
+    if (!probed) {
+        learn(e, n_row, decoding, took);
     }
     return 1;
 }

@@ -26,8 +26,8 @@ struct engine_config {
     int prefill_chunk;     /* rows of one prompt a step; 0: rows_max */
     int seqs_max;          /* 0: 64 */
     int waiting_max;       /* 0: 1024 */
-    int n_micro;           /* 1, 2; 0: two when a step has rows enough */
-    int micro_rows_min;    /* two micro-batches only from twice this many rows; 0: 32 */
+    int n_micro;           /* 1, 2; 0: what measurement says is faster */
+    int micro_rows_min;    /* two, before anything is measured, from twice this many rows; 0: 32 */
     enum speculate_mode
         speculate;     /* off while rows are recorded or traced: guesses are no tokens */
     int speculate_max; /* tokens guessed of a sequence a step; 0: SPECULATE_MAX */

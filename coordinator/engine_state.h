@@ -6,6 +6,7 @@
 
 #include "coordinator/domain_probe.h"
 #include "coordinator/engine.h"
+#include "coordinator/pingpong.h"
 
 #define MICRO_MAX 2
 /* Rows the LM head computes at once. */
@@ -26,6 +27,7 @@ struct engine {
     struct engine_stats stats;
     struct domain_stats *domain_stats; /* [n_domain] */
     struct domain_probe *probe;        /* NULL: the model has no domains */
+    struct pingpong pingpong[2];       /* steps that decode; steps with prompts */
     struct speculate speculate;
     struct speculate_want *want; /* [seqs_max] */
     struct seq **want_seq;       /* [seqs_max] */

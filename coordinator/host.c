@@ -60,6 +60,12 @@ static int start_cluster(struct host *h, const struct host_options *o, struct er
     return cluster_start(&c, &h->cluster, err);
 }
 
+/* Are all experts in this process? Then nothing is gained while they are computed. */
+static int is_inside(const struct host_options *o)
+{
+    return o->workers_at == NULL && o->transport == CLUSTER_INPROC;
+}
+
 static int start_engine(struct host *h, const struct host_options *o, int kv_tokens,
                         int waiting_max, struct err *err)
 {
@@ -88,6 +94,7 @@ static int start_engine(struct host *h, const struct host_options *o, int kv_tok
                               .seqs_max = (int)o->seqs_max,
                               .waiting_max = waiting_max,
                               .n_micro = (int)o->n_micro,
+                              .micro_rows_min = is_inside(o) ? LIMIT_ROWS : 0,
                               .speculate = o->speculate,
                               .speculate_max = o->speculate_max};
     return engine_create(&c, &h->engine, err);

@@ -49,7 +49,7 @@ int host_options_table(struct host_options *o, struct opt *out)
         {"max-batch-rows", 0, OPT_INT, &o->rows_max, "N", "rows a step; 0: 512", 0, LIMIT_ROWS},
         {"max-seqs", 0, OPT_INT, &o->seqs_max, "N", "sequences at once (64)", 1, LIMIT_ROWS},
         {"micro-batches", 0, OPT_INT, &o->n_micro, "N",
-         "1 or 2 in flight; 0 (default): two when rows are enough", 0, 2},
+         "1 or 2 in flight; 0 (default): what measurement says is faster", 0, 2},
         {"speculate", 0, OPT_STR, &o->speculate_name, "HOW",
          "compute tokens guessed from earlier text along with the next one: auto\n"
          "(default: as far as measurement says that it pays), ngram[:K] (always,\n"
