@@ -14,6 +14,7 @@
 #define COORDINATOR_API_H
 
 #include "coordinator/api_counts.h"
+#include "coordinator/control.h"
 #include "coordinator/http.h"
 #include "coordinator/service.h"
 #include "model/chat.h"
@@ -59,6 +60,7 @@ struct api {
     enum api_tool_style tool_style;   /* how this model writes calls */
     size_t token_bytes_max;           /* of the longest token */
     struct service *service;
+    struct control *control; /* who holds what, for the metrics */
     /* The api's own. */
     struct grammar_vocab *grammar_vocab; /* made when first asked for */
     ev_timer ping;

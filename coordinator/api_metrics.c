@@ -264,6 +264,41 @@ static void about_cluster(FILE *f, struct meter_view *v, const struct model_desc
     imbalance(f, v, d);
 }
 
+static void about_placement(FILE *f, struct api *api)
+{
+    struct control_view v;
+    control_view_get(api->control, &v);
+    family(f, "sigmoe_rebalance_state", "gauge", "1 at the state that the placement is in.");
+    for (int i = 0; i < REBALANCE_STATE_COUNT; i++) {
+        fprintf(f, "sigmoe_rebalance_state{state=\"%s\"} %d\n",
+                rebalance_state_name((enum rebalance_state)i), i == (int)v.state);
+    }
+    family(f, "sigmoe_rebalances_total", "counter", "Changes of the placement, by their end.");
+    fprintf(f,
+            "sigmoe_rebalances_total{outcome=\"done\"} %" PRIu64
+            "\nsigmoe_rebalances_total{outcome=\"undone\"} %" PRIu64 "\n",
+            v.done, v.undone);
+    one(f, "sigmoe_rebalance_interval_seconds", "gauge",
+        "How often a plan is made without being asked; 0: never.", v.every_s);
+    family(f, "sigmoe_rebalance_plans_total", "counter",
+           "Plans made without being asked, by what became of them.");
+    fprintf(f,
+            "sigmoe_rebalance_plans_total{outcome=\"moved\"} %" PRIu64
+            "\nsigmoe_rebalance_plans_total{outcome=\"left_alone\"} %" PRIu64
+            "\nsigmoe_rebalance_plans_total{outcome=\"failed\"} %" PRIu64 "\n",
+            v.auto_started, v.auto_refused, v.auto_plans - v.auto_started - v.auto_refused);
+    family(f, "sigmoe_placement_imbalance_ratio", "gauge",
+           "(max - mean) / mean of the workers' work when a plan was last made: as it was, and as "
+           "planned.");
+    fprintf(f,
+            "sigmoe_placement_imbalance_ratio{placement=\"in_use\"} %.9g\n"
+            "sigmoe_placement_imbalance_ratio{placement=\"planned\"} %.9g\n",
+            v.imbalance, v.imbalance_planned);
+    one(f, "sigmoe_domains_drained", "gauge",
+        "Domains whose experts no worker is to hold; the coordinator computes them.",
+        v.drained_domains);
+}
+
 static void about_domains(FILE *f, const struct api *api)
 {
     const struct model_desc *d = &api->model->desc;
@@ -351,6 +386,7 @@ void api_metrics(struct api *api, const struct api_request *r)
         about_engine(f, &now.engine);
         if (v.n_sparse > 0) {
             about_cluster(f, &v, &api->model->desc);
+            about_placement(f, api);
         }
         about_domains(f, api);
     }

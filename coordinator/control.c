@@ -1,34 +1,8 @@
 /* control: see control.h. Between the threads lie two lists behind one mutex, as in service. */
-#include "coordinator/control.h"
+#include "coordinator/control_state.h"
 
-#include "base/log.h"
-
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* A worker that is told to join is waited for so long. */
-#define JOIN_NS (60 * NS_PER_S)
-
-struct command {
-    struct command *next;
-    json_t *in, *out;
-    void (*done)(void *user, const json_t *answer);
-    void *user;
-};
-
-struct control {
-    struct pool *pool;
-    const struct clock *clock;
-    struct ev_loop *loop;
-    ev_async wake;
-    pthread_mutex_t lock;
-    struct command *inbox, **inbox_tail, *outbox, **outbox_tail;
-    struct rebalance *rebalance; /* engine's thread; NULL: dense */
-    int joining;                 /* a worker that gets its share when it is welcomed; -1: none */
-    int64_t joining_until_ns;
-    struct err join_error;
-};
 
 /* ---- answers ---- */
 
@@ -37,7 +11,7 @@ static json_t *refusal(const struct err *err)
     return json_pack("{s:b,s:s}", "ok", 0, "error", err->text);
 }
 
-static json_t *answer_of(int rc, const struct err *err)
+json_t *control_answer(int rc, const struct err *err)
 {
     return rc ? refusal(err) : json_pack("{s:b}", "ok", 1);
 }
@@ -88,179 +62,67 @@ static json_t *status(const struct control *c)
     if (!c->rebalance) {
         return json_pack("{s:b,s:[],s:i}", "ok", 1, "workers", "uncovered", 0);
     }
-    return json_pack("{s:b,s:o,s:i,s:I,s:o}", "ok", 1, "workers", workers_of(c->pool), "uncovered",
-                     pool_uncovered(c->pool), "epoch",
-                     (json_int_t)placement_epoch(pool_placement(c->pool)), "rebalance",
-                     rebalance_of(c));
+    json_t *o = json_pack("{s:b,s:o,s:i,s:I,s:o,s:o}", "ok", 1, "workers", workers_of(c->pool),
+                          "uncovered", pool_uncovered(c->pool), "epoch",
+                          (json_int_t)placement_epoch(pool_placement(c->pool)), "rebalance",
+                          rebalance_of(c), "balance", control_balance_status(c));
+    if (c->config.desc->n_domain > 0) {
+        json_object_set_new(o, "domains", domain_rules_status(c->domains.rules, c->pool));
+    }
+    return o;
 }
 
 /* ---- commands, on the engine's thread ---- */
 
-static int worker_named(const struct control *c, const char *name)
+static int is(const char *what, const char *name)
 {
-    for (int i = 0; i < pool_n_worker(c->pool); i++) {
-        struct pool_worker_info w;
-        pool_worker_info_get(c->pool, i, &w);
-        if (strcmp(w.name, name) == 0 || strcmp(w.endpoint, name) == 0) {
-            return i;
-        }
-    }
-    return -1;
+    return strcmp(what, name) == 0;
 }
 
-static int text_of(const json_t *in, const char *key, const char **out, struct err *err)
+/* change: 0, or an error; 1: the command is answered later. */
+static int change(struct control *c, const char *what, struct command *command, struct err *err)
 {
-    *out = json_string_value(json_object_get(in, key));
-    return *out ? 0 : err_set(err, ERR_USAGE, "the command lacks \"%s\"", key);
+    const json_t *in = command->in;
+    if (!c->rebalance) {
+        return err_set(err, ERR_USAGE, "a dense model has no workers");
+    }
+    if (is(what, "drain")) {
+        return control_drain(c, in, err);
+    }
+    if (is(what, "join")) {
+        return control_join(c, in, err);
+    }
+    if (is(what, "rebalance") && json_object_get(in, "placement")) {
+        return control_rebalance_file(c, in, err);
+    }
+    if (is(what, "rebalance")) {
+        int rc = control_balance(c, command, err);
+        return rc ? rc : 1;
+    }
+    if (is(what, "domains")) {
+        return control_domains(c, in, err);
+    }
+    if (is(what, "cancel")) {
+        return control_cancel(c, err);
+    }
+    return err_set(err, ERR_USAGE,
+                   "unknown command '%.40s'; known are status, drain, join, rebalance, domains, "
+                   "cancel",
+                   what);
 }
 
-static int drain(struct control *c, const json_t *in, struct err *err)
-{
-    const char *name;
-    int rc = text_of(in, "worker", &name, err);
-    int worker = rc ? -1 : worker_named(c, name);
-    if (rc == 0 && worker < 0) {
-        return err_set(err, ERR_USAGE, "there is no worker %.200s; sigmoe status lists them", name);
-    }
-    return rc ? rc : rebalance_drain(c->rebalance, worker, err);
-}
-
-static int join(struct control *c, const json_t *in, struct err *err)
-{
-    const char *endpoint;
-    struct rebalance_info info;
-    int worker, rc = text_of(in, "endpoint", &endpoint, err);
-    rebalance_info_get(c->rebalance, &info);
-    if (rc == 0 && (info.state != REBALANCE_IDLE || c->joining >= 0)) {
-        return err_set(err, ERR_AGAIN, "a change is under way; wait for it or cancel it");
-    }
-    rc = rc ? rc : pool_add(c->pool, endpoint, &worker, err);
-    if (rc == 0) {
-        c->joining = worker;
-        c->joining_until_ns = clock_now(c->clock) + JOIN_NS;
-        err_clear(&c->join_error);
-    }
-    return rc;
-}
-
-/* One worker's copies of a placement file into the table. */
-static int read_worker(const char *text, const char *name, int worker, struct placement *p,
-                       uint8_t *held, struct err *err)
-{
-    int n_layer = placement_n_layer(p), n_expert = placement_n_expert(p);
-    int rc =
-        placement_text_worker(text, strlen(text), "placement", name, n_layer, n_expert, held, err);
-    for (int i = 0; i < n_layer * n_expert && !rc; i++) {
-        rc = held[i] ? placement_add(p, i / n_expert, i % n_expert, worker, err) : 0;
-    }
-    return rc;
-}
-
-static int placement_from(const struct control *c, const json_t *file, struct placement **out,
-                          struct err *err)
-{
-    const struct placement *now = pool_placement(c->pool);
-    int n_layer = placement_n_layer(now), n_expert = placement_n_expert(now);
-    char *text = json_dumps(file, JSON_COMPACT);
-    uint8_t *held = malloc((size_t)n_layer * (size_t)n_expert);
-    struct placement *p = NULL;
-    int rc = text && held ? placement_create(n_layer, n_expert, &p, err)
-                          : err_set(err, ERR_NOMEM, "no memory to read a placement");
-    const char *name;
-    json_t *value;
-    json_object_foreach(json_object_get(file, "workers"), name, value)
-    {
-        int worker = worker_named(c, name);
-        if (rc == 0 && worker < 0) {
-            rc = err_set(err, ERR_USAGE,
-                         "the placement names worker %.200s, which is not here; sigmoe status "
-                         "lists them",
-                         name);
-        }
-        rc = rc ? rc : read_worker(text, name, worker, p, held, err);
-    }
-    free(held);
-    free(text);
-    if (rc) {
-        placement_destroy(p);
-        return rc;
-    }
-    *out = p;
-    return 0;
-}
-
-static int rebalance(struct control *c, const json_t *in, struct err *err)
-{
-    const json_t *file = json_object_get(in, "placement");
-    struct placement *p;
-    if (!json_is_object(json_object_get(file, "workers"))) {
-        return err_set(err, ERR_USAGE, "the command lacks a \"placement\" with \"workers\"");
-    }
-    int rc = placement_from(c, file, &p, err);
-    if (rc) {
-        return rc;
-    }
-    rc = rebalance_start(c->rebalance, p, NULL, 0, "rebalance", err);
-    placement_destroy(p);
-    return rc;
-}
-
-static int cancel(struct control *c, struct err *err)
-{
-    if (c->joining >= 0) {
-        pool_retire(c->pool, c->joining);
-        c->joining = -1;
-        return 0;
-    }
-    return rebalance_cancel(c->rebalance, err);
-}
-
-static json_t *carry_out(struct control *c, const json_t *in)
+static void carry_out(struct control *c, struct command *command)
 {
     struct err err = {0};
-    const char *what = json_string_value(json_object_get(in, "do"));
-    if (what && strcmp(what, "status") == 0) {
-        return status(c);
-    }
-    int rc;
-    if (!what) {
-        rc = err_set(&err, ERR_USAGE, "a command is {\"do\": \"status\"} or the like");
-    } else if (!c->rebalance) {
-        rc = err_set(&err, ERR_USAGE, "a dense model has no workers");
-    } else if (strcmp(what, "drain") == 0) {
-        rc = drain(c, in, &err);
-    } else if (strcmp(what, "join") == 0) {
-        rc = join(c, in, &err);
-    } else if (strcmp(what, "rebalance") == 0) {
-        rc = rebalance(c, in, &err);
-    } else if (strcmp(what, "cancel") == 0) {
-        rc = cancel(c, &err);
-    } else {
-        rc = err_set(&err, ERR_USAGE,
-                     "unknown command '%.40s'; known are status, drain, join, rebalance, cancel",
-                     what);
-    }
-    return answer_of(rc, &err);
-}
-
-static void tick_joining(struct control *c)
-{
-    struct pool_worker_info w;
-    if (c->joining < 0) {
+    const char *what = json_string_value(json_object_get(command->in, "do"));
+    if (what && is(what, "status")) {
+        control_post(c, command, status(c));
         return;
     }
-    pool_worker_info_get(c->pool, c->joining, &w);
-    if (w.alive && rebalance_join(c->rebalance, c->joining, &c->join_error) == 0) {
-        c->joining = -1;
-    } else if (w.alive || clock_now(c->clock) >= c->joining_until_ns) {
-        if (!w.alive) {
-            const char *why = pool_worker_trouble(c->pool, c->joining);
-            err_set(&c->join_error, ERR_TIMEOUT, "no worker answered at %s in time%s%s", w.endpoint,
-                    why ? "; it was reached but " : "", why ? why : "");
-        }
-        log_warn("control", "join of %s: %s", w.endpoint, c->join_error.text);
-        pool_retire(c->pool, c->joining);
-        c->joining = -1;
+    int rc = what ? change(c, what, command, &err)
+                  : err_set(&err, ERR_USAGE, "a command is {\"do\": \"status\"} or the like");
+    if (rc <= 0) {
+        control_post(c, command, control_answer(rc, &err));
     }
 }
 
@@ -276,23 +138,58 @@ static struct command *take(struct control *c, struct command **head, struct com
     return first;
 }
 
+void control_post(struct control *c, struct command *command, json_t *answer)
+{
+    command->next = NULL;
+    command->out = answer;
+    pthread_mutex_lock(&c->lock);
+    *c->outbox_tail = command;
+    c->outbox_tail = &command->next;
+    pthread_mutex_unlock(&c->lock);
+    ev_async_send(c->config.loop, &c->wake);
+}
+
+/* What others may look at. */
+static void publish(struct control *c)
+{
+    const struct balance_side *b = &c->balance;
+    struct rebalance_info info;
+    rebalance_info_get(c->rebalance, &info);
+    struct control_view v = {.state = info.state,
+                             .done = info.done,
+                             .undone = info.failed,
+                             .auto_plans = b->plans,
+                             .auto_started = b->started,
+                             .auto_refused = b->refused,
+                             .every_s = seconds(c->config.rebalance_every_ns),
+                             .imbalance = b->before,
+                             .imbalance_planned = b->after,
+                             .drained_domains = domain_rules_n_drained(c->domains.rules)};
+    pthread_mutex_lock(&c->lock);
+    c->view = v;
+    pthread_mutex_unlock(&c->lock);
+}
+
+void control_view_get(struct control *c, struct control_view *out)
+{
+    pthread_mutex_lock(&c->lock);
+    *out = c->view;
+    pthread_mutex_unlock(&c->lock);
+}
+
 void control_tick(void *control)
 {
     struct control *c = control;
     struct command *command = take(c, &c->inbox, &c->inbox_tail);
     for (struct command *next; command; command = next) {
         next = command->next;
-        command->next = NULL;
-        command->out = carry_out(c, command->in);
-        pthread_mutex_lock(&c->lock);
-        *c->outbox_tail = command;
-        c->outbox_tail = &command->next;
-        pthread_mutex_unlock(&c->lock);
-        ev_async_send(c->loop, &c->wake);
+        carry_out(c, command);
     }
     if (c->rebalance) {
-        tick_joining(c);
-        rebalance_tick(c->rebalance);
+        int64_t now = clock_now(c->clock);
+        control_change_tick(c, now);
+        control_balance_tick(c, now);
+        publish(c);
     }
 }
 
@@ -336,29 +233,47 @@ int control_submit(struct control *c, json_t *command,
 
 /* ---- life ---- */
 
-int control_create(struct pool *pool, const struct clock *clock, struct ev_loop *loop,
-                   struct control **out, struct err *err)
+static int allocate(struct control *c, struct err *err)
+{
+    struct rebalance_config config = {.pool = c->pool, .clock = c->clock};
+    if (!c->pool) {
+        return 0;
+    }
+    int rc = rebalance_create(&config, &c->rebalance, err);
+    rc = rc ? rc : domain_rules_create(c->config.desc, &c->domains.rules, err);
+    rc = rc ? rc : load_watch_create(c->config.desc, WATCH_HALF_LIFE_NS, &c->balance.watch, err);
+    return rc;
+}
+
+static void control_free(struct control *c)
+{
+    rebalance_destroy(c->rebalance);
+    domain_rules_destroy(c->domains.rules);
+    load_watch_destroy(c->balance.watch);
+    free(c);
+}
+
+int control_create(const struct control_config *config, struct control **out, struct err *err)
 {
     struct control *c = calloc(1, sizeof(*c));
     if (!c) {
         return err_set(err, ERR_NOMEM, "no memory for operators' commands");
     }
-    struct rebalance_config config = {.pool = pool, .clock = clock};
-    int rc = pool ? rebalance_create(&config, &c->rebalance, err) : 0;
-    if (rc) {
-        free(c);
-        return rc;
-    }
-    c->pool = pool;
-    c->clock = clock;
-    c->loop = loop;
+    c->config = *config;
+    c->pool = config->pool;
+    c->clock = config->clock;
     c->joining = -1;
     c->inbox_tail = &c->inbox;
     c->outbox_tail = &c->outbox;
+    int rc = allocate(c, err);
+    if (rc) {
+        control_free(c);
+        return rc;
+    }
     pthread_mutex_init(&c->lock, NULL);
     ev_async_init(&c->wake, on_wake);
     c->wake.data = c;
-    ev_async_start(loop, &c->wake);
+    ev_async_start(config->loop, &c->wake);
     *out = c;
     return 0;
 }
@@ -368,16 +283,18 @@ void control_destroy(struct control *c)
     if (!c) {
         return;
     }
-    struct command *lists[2] = {c->inbox, c->outbox};
-    for (int i = 0; i < 2; i++) {
+    if (c->balance.job) {
+        balance_job_end(c->balance.job, NULL, NULL, NULL);
+    }
+    struct command *lists[3] = {c->inbox, c->outbox, c->balance.asked};
+    for (int i = 0; i < 3; i++) {
         for (struct command *next, *item = lists[i]; item; item = next) {
             next = item->next;
             item->done(item->user, NULL);
             command_free(item);
         }
     }
-    ev_async_stop(c->loop, &c->wake);
+    ev_async_stop(c->config.loop, &c->wake);
     pthread_mutex_destroy(&c->lock);
-    rebalance_destroy(c->rebalance);
-    free(c);
+    control_free(c);
 }

@@ -4,6 +4,7 @@
 
 int cmd_status(int argc, char **argv);
 int cmd_drain(int argc, char **argv);
+int cmd_undrain(int argc, char **argv);
 int cmd_join(int argc, char **argv);
 int cmd_rebalance(int argc, char **argv);
 

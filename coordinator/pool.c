@@ -94,6 +94,7 @@ void pool_destroy(struct pool *pool)
     free(pool->load);
     free(pool->speed);
     free(pool->distance);
+    free(pool->excused);
     free(pool);
 }
 
@@ -464,7 +465,8 @@ int pool_uncovered(const struct pool *pool)
     int n = 0;
     for (int layer = 0; layer < pool->shape.n_layer; layer++) {
         for (int expert = 0; desc->layer[layer].sparse && expert < pool->shape.n_expert; expert++) {
-            n += placement_holders(pool->table, layer, expert, &holder) == 0;
+            int excused = pool->excused && pool->excused[expert];
+            n += !excused && placement_holders(pool->table, layer, expert, &holder) == 0;
         }
     }
     return n;

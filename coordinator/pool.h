@@ -79,7 +79,8 @@ void pool_destroy(struct pool *pool);
  * worker with another model, precision or wire version is ERR_MODEL or ERR_NET with its own words.
  * After a failure the pool can only be destroyed. Called again it adds workers. */
 int pool_connect(struct pool *pool, const char *const *endpoint, int n, struct err *err);
-/* pool_uncovered: experts (layer, expert) nobody holds; 0 when all are covered. */
+/* pool_uncovered: experts (layer, expert) nobody holds, though somebody should (pool_excuse); 0
+ * when all are covered. */
 int pool_uncovered(const struct pool *pool);
 /* pool_placement: valid until the next call of pool_connect, pool_dispatch, pool_poll or pool_wait.
  */
@@ -134,6 +135,9 @@ void pool_retire(struct pool *pool, int worker);
  * the first), as far as their workers hold them; an expert with no such copy goes to whoever holds
  * it. NULL: all copies. Workers of `target` are indices of this pool; it is copied. */
 int pool_target(struct pool *pool, const struct placement *target, struct err *err);
+/* pool_excuse: experts [n_expert] 0/1 that nobody needs to hold: pool_uncovered does not count them
+ * (copied; NULL: none). They are computed here, as all that nobody holds. */
+int pool_excuse(struct pool *pool, const uint8_t *expert, struct err *err);
 /* pool_epoch_out: the oldest epoch that a call still out was planned in; the current one when none
  * is. */
 uint64_t pool_epoch_out(const struct pool *pool);

@@ -77,6 +77,21 @@ int pool_target(struct pool *pool, const struct placement *target, struct err *e
     return table_rebuild(pool, err);
 }
 
+int pool_excuse(struct pool *pool, const uint8_t *expert, struct err *err)
+{
+    size_t n = (size_t)pool->shape.n_expert;
+    if (!expert) {
+        free(pool->excused);
+        pool->excused = NULL;
+        return 0;
+    }
+    if (!pool->excused && !(pool->excused = malloc(n))) {
+        return err_set(err, ERR_NOMEM, "no memory to note %zu experts", n);
+    }
+    memcpy(pool->excused, expert, n);
+    return 0;
+}
+
 static uint64_t oldest(const struct call_list *list, uint64_t epoch)
 {
     for (const struct call *c = list->head; c; c = c->next) {

@@ -99,7 +99,8 @@ struct pool {
     float *speed;      /* [n_link] of pool_choice */
     int32_t *distance; /* [n_link] of pool_choice */
     int connecting;
-    int targeted; /* links' targets hold */
+    int targeted;     /* links' targets hold */
+    uint8_t *excused; /* [n_expert] 1: nobody needs to hold it; NULL: none */
     struct placement *table;
     struct placement
         *everything;    /* all experts at worker 0: plans what is computed here; or NULL */

@@ -12,6 +12,7 @@
 
 struct rebalance {
     struct rebalance_config config;
+    const struct domain_rules *rules; /* or NULL */
     enum rebalance_state state;
     struct placement *target; /* of the change under way; after it, of the pool; NULL: all copies */
     struct placement *before; /* what to go back to */
@@ -22,7 +23,8 @@ struct rebalance {
     int n_part;
     uint64_t next_plan, switch_epoch;
     int64_t since_ns, deadline_ns;
-    int moves;
+    int moves, moves_worst; /* of all workers; of the one that loads most */
+    double load_per_s;
     char why[128];
     uint64_t done, failed;
     struct err outcome;
@@ -60,6 +62,11 @@ static void forget(struct rebalance *r)
     r->retire = NULL;
     r->part = NULL;
     r->n_retire = r->n_part = 0;
+}
+
+void rebalance_set_rules(struct rebalance *r, const struct domain_rules *rules)
+{
+    r->rules = rules;
 }
 
 struct pool *rebalance_pool(const struct rebalance *r)
@@ -136,7 +143,7 @@ static int tell_all(struct rebalance *r, const struct placement *p, int drop, st
     }
     free(r->part);
     r->part = part;
-    r->n_part = r->moves = 0;
+    r->n_part = r->moves = r->moves_worst = 0;
     uint64_t plan = r->next_plan++;
     for (int w = 0; w < n_worker && !rc; w++) {
         struct pool_worker_info info;
@@ -153,6 +160,7 @@ static int tell_all(struct rebalance *r, const struct placement *p, int drop, st
             continue;
         }
         r->moves += lacks;
+        r->moves_worst = lacks > r->moves_worst ? lacks : r->moves_worst;
         rc = pool_assign(pool, w, plan, bits, drop, err);
         r->part[r->n_part++] = w;
     }
@@ -185,7 +193,8 @@ static int check_target(const struct rebalance *r, const struct placement *targe
         for (int e = 0; e < n_expert; e++) {
             const int32_t *holder, *before;
             int n = placement_holders(target, layer, e, &holder);
-            if (n == 0 && placement_holders(now, layer, e, &before) > 0) {
+            if (n == 0 && placement_holders(now, layer, e, &before) > 0 &&
+                !domain_rules_drained(r->rules, e)) {
                 return err_set(err, ERR_USAGE,
                                "the placement gives expert %d of layer %d to nobody", e, layer);
             }
@@ -209,9 +218,25 @@ static int check_target(const struct rebalance *r, const struct placement *targe
     return 0;
 }
 
-static int take_copy(const struct placement *p, struct placement **out, struct err *err)
+/* shape_target: a copy of the target that obeys the rules and can be gone to. */
+static int shape_target(const struct rebalance *r, const struct placement *target,
+                        struct placement **out, struct err *err)
 {
-    return placement_copy(p, out, err);
+    struct placement *copy;
+    int rc = placement_copy(target, &copy, err);
+    if (rc) {
+        return rc;
+    }
+    rc = placement_n_layer(copy) == placement_n_layer(pool_placement(r->config.pool))
+             ? domain_rules_apply(r->rules, r->config.pool, r->retire, r->n_retire, copy, err)
+             : 0; /* refused below, in words */
+    rc = rc ? rc : check_target(r, copy, err);
+    if (rc) {
+        placement_destroy(copy);
+        return rc;
+    }
+    *out = copy;
+    return 0;
 }
 
 /* Until a change is under way nothing else of r but `next_plan` has changed. */
@@ -219,7 +244,7 @@ static int begin(struct rebalance *r, struct placement *target, struct err *err)
 {
     struct pool *pool = r->config.pool;
     /* Freeze what serves now: copies that come by loading must not be planned for one by one. */
-    int rc = take_copy(pool_placement(pool), &r->before, err);
+    int rc = placement_copy(pool_placement(pool), &r->before, err);
     r->targeted_before = r->target != NULL;
     rc = rc ? rc : pool_target(pool, r->before, err);
     rc = rc ? rc : tell_all(r, target, 0, err);
@@ -248,8 +273,7 @@ int rebalance_start(struct rebalance *r, const struct placement *target, const i
     }
     r->retire = leaving;
     r->n_retire = n_retire;
-    int rc = check_target(r, target, err);
-    rc = rc ? rc : take_copy(target, &copy, err);
+    int rc = shape_target(r, target, &copy, err);
     if (rc) {
         forget(r);
         return rc;
@@ -365,6 +389,10 @@ static void tick_loading(struct rebalance *r, int late)
             undo(r, err.text);
             return;
         }
+        int64_t took = clock_now(r->config.clock) - r->since_ns;
+        if (r->moves_worst > 0 && took > 0) {
+            r->load_per_s = r->moves_worst * (double)NS_PER_S / (double)took;
+        }
         r->switch_epoch = placement_epoch(pool_placement(r->config.pool));
         enter(r, REBALANCE_SWITCHED, r->config.switch_timeout_ns);
     } else if (reason || late) {
@@ -444,6 +472,7 @@ void rebalance_info_get(const struct rebalance *r, struct rebalance_info *out)
                                    .deadline_ns = r->deadline_ns,
                                    .done = r->done,
                                    .failed = r->failed,
+                                   .load_per_s = r->load_per_s,
                                    .epoch = placement_epoch(pool_placement(r->config.pool)),
                                    .outcome = r->outcome};
     memcpy(out->why, r->why, sizeof(out->why));

@@ -15,7 +15,7 @@
 #ifndef COORDINATOR_REBALANCE_H
 #define COORDINATOR_REBALANCE_H
 
-#include "coordinator/pool.h"
+#include "coordinator/domain_rules.h"
 
 enum rebalance_state {
     REBALANCE_IDLE,
@@ -40,9 +40,14 @@ int rebalance_create(const struct rebalance_config *config, struct rebalance **o
                      struct err *err);
 void rebalance_destroy(struct rebalance *r);
 
+/* rebalance_set_rules: every target is made to obey these from now on (coordinator/domain_rules.h);
+ * they outlive r or the next call. NULL, as at first: none. */
+void rebalance_set_rules(struct rebalance *r, const struct domain_rules *rules);
+
 /* rebalance_start: towards `target` (copied; workers are the pool's indices), then retire[n_retire]
  * leave. `why` is for logs and the status. ERR_AGAIN: one is under way. ERR_USAGE: an expert of a
- * sparse layer has no holder, a worker does not exist, is down or is to be retired and holds. */
+ * sparse layer has no holder and no rule that says so, a worker does not exist, is down or is to be
+ * retired and holds. */
 int rebalance_start(struct rebalance *r, const struct placement *target, const int32_t *retire,
                     int n_retire, const char *why, struct err *err);
 /* rebalance_cancel: back to the placement before, while LOADING; later it is too late (ERR_USAGE).
@@ -60,6 +65,7 @@ struct rebalance_info {
     int64_t deadline_ns; /* of this state; 0 when idle */
     uint64_t done, failed;
     uint64_t epoch;     /* of the placement in use */
+    double load_per_s;  /* experts a second that the busiest worker of the last change loaded; 0 */
     struct err outcome; /* of the last one; code 0: it was done, or there was none */
 };
 void rebalance_info_get(const struct rebalance *r, struct rebalance_info *out);

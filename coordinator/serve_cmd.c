@@ -162,7 +162,15 @@ static int open_admin(struct serve *s, struct err *err)
 static int start_service(struct serve *s, struct err *err)
 {
     struct pool *pool = host_pool(&s->host);
-    int rc = control_create(pool, &clock_real, s->loop, &s->control, err);
+    struct control_config cc = {.pool = pool,
+                                .engine = s->host.engine,
+                                .desc = &s->host.model->desc,
+                                .precision = s->options.model.precision,
+                                .clock = &clock_real,
+                                .loop = s->loop,
+                                .rebalance_every_ns =
+                                    (int64_t)(s->options.rebalance_s * (double)NS_PER_S)};
+    int rc = control_create(&cc, &s->control, err);
     if (rc != 0) {
         return rc;
     }
@@ -199,6 +207,7 @@ static void on_loaded(struct ev_loop *loop, ev_async *w, int revents)
     api->chat = s->chat;
     api_open(api);
     api->service = s->service;
+    api->control = s->control;
     say_ready(s);
 }
 

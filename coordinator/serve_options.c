@@ -20,6 +20,20 @@ static const char about[] =
     "SIGTERM or SIGINT ends it when running requests have finished; a second one at once.\n"
     "The environment variable SIGMOE_API_KEY is a key where no option gives one.";
 
+static int rebalance_check(struct serve_options *o, struct err *err)
+{
+    char *end;
+    if (o->rebalance == NULL || strcmp(o->rebalance, "off") == 0) {
+        return 0;
+    }
+    o->rebalance_s = strtod(o->rebalance, &end);
+    return end != o->rebalance && *end == 0 && o->rebalance_s >= 1 && o->rebalance_s <= 1e7
+               ? 0
+               : err_set(err, ERR_USAGE,
+                         "--rebalance-every %.40s: write a number of seconds from 1 on, or off",
+                         o->rebalance);
+}
+
 int serve_options_parse(int argc, char **argv, struct serve_options *o, struct err *err)
 {
     *o = (struct serve_options){.host = "127.0.0.1",
@@ -31,7 +45,7 @@ int serve_options_parse(int argc, char **argv, struct serve_options *o, struct e
                                 .prompts = 256,
                                 .shutdown_s = 30,
                                 .ping_s = 15};
-    struct opt opts[HOST_OPTIONS_MAX + 17] = {
+    struct opt opts[HOST_OPTIONS_MAX + 18] = {
         {"host", 0, OPT_STR, &o->host, "ADDRESS", "to listen on (127.0.0.1)", 0, 0},
         {"port", 'p', OPT_INT, &o->port, "N", "to listen on (8000); 0: a free one", 0, 65535},
         {"served-model-name", 0, OPT_STR, &o->name, "NAME",
@@ -58,8 +72,12 @@ int serve_options_parse(int argc, char **argv, struct serve_options *o, struct e
          "socket for sigmoe status, drain, join and rebalance; none: no socket\n"
          "(default: sigmoe-PORT.sock in /run/user/UID or /tmp/sigmoe-UID)",
          0, 0},
+        {"rebalance-every", 0, OPT_STR, &o->rebalance, "SECONDS",
+         "plan who holds what from the live load this often, and go there where it pays\n"
+         "back; off (default): only when sigmoe rebalance asks",
+         0, 0},
     };
-    host_options_table(&o->model, opts + 15);
+    host_options_table(&o->model, opts + 16);
     const struct opt_command cmd = {"serve", "sigmoe serve MODEL_DIR [options]", about, opts};
     int n = 1, rc = opt_parse(&cmd, argc, argv, &o->dir, &n, err);
     if (rc != 0) {
@@ -68,7 +86,8 @@ int serve_options_parse(int argc, char **argv, struct serve_options *o, struct e
     if (n != 1) {
         return err_set(err, ERR_USAGE, "which model? sigmoe serve MODEL_DIR");
     }
-    return host_options_check(&o->model, err);
+    rc = rebalance_check(o, err);
+    return rc != 0 ? rc : host_options_check(&o->model, err);
 }
 
 /* ---- keys ------------------------------------------------------------------------------------ */

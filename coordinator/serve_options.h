@@ -8,10 +8,11 @@
 #define KEYS_MAX 64
 
 struct serve_options {
-    const char *dir, *host, *name, *key, *key_file, *cors, *admin;
+    const char *dir, *host, *name, *key, *key_file, *cors, *admin, *rebalance;
     struct opt_strs allow_host;
     int64_t port, body_bytes, conns, queue, choices, prompts;
     double shutdown_s, ping_s;
+    double rebalance_s; /* 0: off */
     struct host_options model;
 };
 

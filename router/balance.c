@@ -6,6 +6,7 @@
 #include "router/pack.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define ALIGN_BYTES 64
@@ -45,6 +46,26 @@ int balance_check(const struct balance_input *in, struct err *err)
                        in->n_redundant, in->n_worker, (long long)in->n_expert * (in->n_worker - 1),
                        in->n_expert);
     return check_numbers(in, err);
+}
+
+int balance_redundant_parse(const char *text, int n_expert, int *out, struct err *err)
+{
+    char *end;
+    double value = strtod(text, &end);
+    if (strcmp(text, "all") == 0) {
+        *out = -1;
+        return 0;
+    }
+    if (end != text && strcmp(end, "%") == 0)
+        value = round(value / 100 * n_expert);
+    else if (end == text || *end)
+        value = -1;
+    if (!(value >= 0) || value > (double)LIMIT_EXPERTS * LIMIT_WORKERS / 16 ||
+        value != floor(value))
+        return err_set(err, ERR_USAGE, "--redundant %.40s: write a number a layer, 12.5%% or all",
+                       text);
+    *out = (int)value;
+    return 0;
 }
 
 /* slots_max: what a worker can hold a layer. */

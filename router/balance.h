@@ -53,6 +53,9 @@ int balance_check(const struct balance_input *in, struct err *err);
 int balance_slots(const struct balance_input *in, int32_t *n_slot, struct err *err);
 /* balance_arena_bytes: enough for any placement strategy on this input, its table included. */
 size_t balance_arena_bytes(const struct balance_input *in);
+/* balance_redundant_parse: how people write n_redundant: "8" copies a layer, "12.5%" of the
+ * experts, "all": as many as fit (-1). */
+int balance_redundant_parse(const char *text, int n_expert, int *out, struct err *err);
 
 /* How a replicated expert's rows are divided over its holders when figures are computed. */
 enum balance_split {

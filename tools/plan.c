@@ -5,7 +5,6 @@
 #include "tools/commands.h"
 #include "tools/shapes.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -119,28 +118,6 @@ static int loads_read(struct plan_job *job, struct err *err)
     return rc ? rc : domain_loads(job, cells, err);
 }
 
-/* redundant_parse: "8" copies a layer, "12.5%" of the experts, "all": as many as fit. */
-static int redundant_parse(struct plan_job *job, struct err *err)
-{
-    const char *text = job->ask.redundant;
-    char *end;
-    double value = strtod(text, &end);
-    if (strcmp(text, "all") == 0) {
-        job->in.n_redundant = -1;
-        return 0;
-    }
-    if (end != text && strcmp(end, "%") == 0)
-        value = round(value / 100 * job->in.n_expert);
-    else if (end == text || *end)
-        value = -1;
-    if (!(value >= 0) || value > (double)LIMIT_EXPERTS * LIMIT_WORKERS / 16 ||
-        value != floor(value))
-        return err_set(err, ERR_USAGE, "--redundant %s: write a number a layer, 12.5%% or all",
-                       text);
-    job->in.n_redundant = (int)value;
-    return 0;
-}
-
 static int input_make(struct plan_job *job, struct err *err)
 {
     struct balance_input *in = &job->in;
@@ -158,7 +135,7 @@ static int input_make(struct plan_job *job, struct err *err)
     in->expert_bytes = (uint64_t)job->ask.expert_bytes;
     if (in->expert_bytes == 0 && job->desc.n_expert > 0)
         in->expert_bytes = weights_expert_bytes(&job->desc, precision);
-    rc = redundant_parse(job, err);
+    rc = balance_redundant_parse(job->ask.redundant, in->n_expert, &in->n_redundant, err);
     for (int w = 0; rc == 0 && in->expert_bytes == 0 && w < in->n_worker; w++)
         if (job->worker[w].memory_bytes > 0)
             rc =

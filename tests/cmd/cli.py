@@ -9,8 +9,8 @@ import sys
 import unittest
 
 SIGMOE = ""
-COMMANDS = ["run", "serve", "worker", "status", "rebalance", "drain", "join", "chat", "top",
-            "inspect", "plan", "trace", "tokenize", "upcycle", "extract", "quantize", "eval",
+COMMANDS = ["run", "serve", "worker", "status", "rebalance", "drain", "undrain", "join", "chat",
+            "top", "inspect", "plan", "trace", "tokenize", "upcycle", "extract", "quantize", "eval",
             "loadtest", "calibrate", "synth"]
 
 
