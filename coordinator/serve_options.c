@@ -73,8 +73,8 @@ int serve_options_parse(int argc, char **argv, struct serve_options *o, struct e
          "(default: sigmoe-PORT.sock in /run/user/UID or /tmp/sigmoe-UID)",
          0, 0},
         {"rebalance-every", 0, OPT_STR, &o->rebalance, "SECONDS",
-         "plan who holds what from the live load this often, and go there where it pays\n"
-         "back; off (default): only when sigmoe rebalance asks",
+         "plan who holds what from the live load this often, and go\n"
+         "there where it pays back; off (default): when asked",
          0, 0},
     };
     host_options_table(&o->model, opts + 16);
