@@ -81,7 +81,8 @@ int engine_create(const struct engine_config *config, struct engine **out, struc
     const struct engine_config *c = &e->config;
     const struct model_desc *d = &c->model->desc;
     enum dtype dtype = precision_dtype(c->precision);
-    e->forward = (struct forward){d, c->weights, c->kernels, dtype, c->team, &e->kv, c->trace};
+    e->forward = (struct forward){d,       c->weights, c->kernels, dtype,
+                                  c->team, &e->kv,     c->trace,   c->experiment};
     e->next_id = 1;
     struct sched_config sc = {c->rows_max, c->prefill_chunk, c->seqs_max, c->waiting_max};
     int rc = kv_init(&e->kv, d, dtype, kv_pages_for(c->kv_tokens), err);

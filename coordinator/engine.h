@@ -21,6 +21,7 @@ struct engine_config {
     const struct clock *clock;
     struct trace *trace;   /* NULL: off */
     struct record *record; /* NULL: off */
+    struct experiment *experiment; /* NULL: the model's own gate */
     int kv_tokens;         /* positions the KV cache holds; 0: 4 x 4096 */
     int rows_max;          /* rows a step; 0: 512 */
     int prefill_chunk;     /* rows of one prompt a step; 0: rows_max */

@@ -3,6 +3,7 @@
  * the residual stream is f32, what enters a product is the run's dtype, the gate alone stays in
  * f32. */
 #include "coordinator/forward.h"
+#include "coordinator/experiment.h"
 
 #include "coordinator/trace.h"
 #include "kernels/math.h"
@@ -373,6 +374,15 @@ void forward_gate(const struct forward *f, struct micro *m, int layer)
     }
     gate_select(&spec, m->router, m->token, m->domain, m->n_row, m->slot_expert, m->slot_weight,
                 m->router_scratch);
+    if (f->experiment != NULL) {
+        struct experiment_rows rows = {.n_row = m->n_row,
+                                       .layer = layer,
+                                       .logits = spec.kind != GATE_TABLE ? m->router : NULL,
+                                       .token = m->token,
+                                       .pos = m->pos,
+                                       .domain = f->desc->n_domain > 0 ? m->domain : NULL};
+        experiment_route(f->experiment, &rows, m->slot_expert, m->slot_weight);
+    }
     size_t k = (size_t)f->desc->top_k;
     trace_rows(f, m, layer, "gate", m->slot_expert, k * 4, k * 4);
     trace_rows(f, m, layer, "weights", m->slot_weight, k * 4, k * 4);

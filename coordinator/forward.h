@@ -14,7 +14,8 @@
 #include "model/weights.h"
 #include "router/gate.h"
 
-struct trace; /* coordinator/trace.h */
+struct trace;      /* coordinator/trace.h */
+struct experiment; /* coordinator/experiment.h */
 
 /* What all micro-batches share; owned by the engine. */
 struct forward {
@@ -24,7 +25,8 @@ struct forward {
     enum dtype dtype; /* of matmul inputs, KV cache and wire */
     struct team *team;
     struct kv *kv;
-    struct trace *trace; /* NULL: off */
+    struct trace *trace;           /* NULL: off */
+    struct experiment *experiment; /* NULL: the model's own gate */
 };
 
 /* One micro-batch and its buffers, sized for n_row_max rows at creation. */

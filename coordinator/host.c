@@ -1,5 +1,7 @@
 /* host: see host.h. */
 #include "coordinator/host.h"
+#include "base/log.h"
+#include "coordinator/experiment.h"
 
 #include <stdio.h>
 #include <sys/stat.h>
@@ -76,8 +78,17 @@ static int start_engine(struct host *h, const struct host_options *o, int kv_tok
     int rc = o->record == NULL
                  ? 0
                  : record_start(o->record, &h->model->desc, rows_max, &clock_real, &h->record, err);
+    if (rc == 0 && o->route != NULL) {
+        rc = experiment_create(o->route, &h->model->desc, rows_max, &h->experiment, err);
+    }
     if (rc != 0) {
         return rc;
+    }
+    if (h->experiment != NULL) {
+        log_warn("engine",
+                 "an experiment: rows go to experts by %s, not by the model's gate; what "
+                 "the model says is of no worth",
+                 o->route);
     }
     struct engine_config c = {.model = h->model,
                               .weights = h->weights,
@@ -88,6 +99,7 @@ static int start_engine(struct host *h, const struct host_options *o, int kv_tok
                               .clock = &clock_real,
                               .trace = o->trace_hash != NULL ? &h->trace : NULL,
                               .record = h->record,
+                              .experiment = h->experiment,
                               .kv_tokens = o->kv_tokens > 0 ? (int)o->kv_tokens : kv_tokens,
                               .rows_max = (int)o->rows_max,
                               .prefill_chunk = (int)o->prefill_chunk,
@@ -142,6 +154,7 @@ void host_close(struct host *h)
     }
     record_stop(h->record, NULL);
     engine_destroy(h->engine);
+    experiment_destroy(h->experiment);
     cluster_stop(h->cluster);
     weights_free_dense(h->weights);
     team_destroy(h->team);

@@ -12,7 +12,7 @@
 /* The options' values as the table fills them, and what they mean. */
 struct host_options {
     const char *transport_name, *precision_name, *place_name, *workers_at, *trace_hash;
-    const char *replicas_name, *record, *packed_cache, *speculate_name, *key;
+    const char *replicas_name, *record, *packed_cache, *speculate_name, *key, *route;
     int64_t workers, threads, worker_threads, spin_us, prefill_chunk, rows_max, n_micro, kv_tokens,
         seqs_max, split_rows;
     int insecure;
@@ -23,7 +23,7 @@ struct host_options {
     enum speculate_mode speculate;
     int speculate_max;
 };
-#define HOST_OPTIONS_MAX 26
+#define HOST_OPTIONS_MAX 27
 /* host_options_table sets defaults and writes the options' rows to out [HOST_OPTIONS_MAX]; returns
  * how many. host_options_check gives the names their meaning after parsing. */
 int host_options_table(struct host_options *o, struct opt *out);
@@ -39,6 +39,7 @@ struct host {
     struct engine *engine;
     struct trace trace;
     struct record *record;
+    struct experiment *experiment; /* NULL: the model's own gate */
     int64_t load_ns;
 };
 

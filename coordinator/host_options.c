@@ -66,6 +66,11 @@ int host_options_table(struct host_options *o, struct opt *out)
         {"split-rows", 0, OPT_INT, &o->split_rows, "N",
          "cut a hot expert's rows over its holders into pieces of\nat least N (64); 0: never", 0,
          LIMIT_ROWS},
+        {"route", 0, OPT_STR, &o->route, "HOW",
+         "an experiment: rows go to experts by another strategy than the model's\n"
+         "gate, zipf,zipf=1.2 or k-hot,hot-share=0.9 (sigmoe loadtest simulate\n"
+         "--help lists them); the text is then of no worth",
+         0, 0},
         {"record", 0, OPT_STR, &o->record, "FILE",
          "write which experts each token chose (sigmoe trace info)", 0, 0},
         {"trace-hash", 0, OPT_STR, &o->trace_hash, "FILE",

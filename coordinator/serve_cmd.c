@@ -289,6 +289,7 @@ static void init_api(struct serve *s)
                           .asset = page_assets,
                           .n_asset = page_n_asset,
                           .precision = o->model.precision_name,
+                          .route = o->model.route,
                           .created = (int64_t)time(NULL),
                           .start_ns = clock_now(&clock_real),
                           .loop = s->loop};
