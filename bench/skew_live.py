@@ -13,7 +13,6 @@ or they share what they should show.
 import argparse
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -97,10 +96,10 @@ def main():
                 sys.exit("logits differ between the placements")
             gain = statistics.median(b[1] / a[1] for a, b in got)
             gains.append(gain)
-            numbers = re.findall(r'"mean": ?([0-9.]+)', json.dumps(said))
+            predicted = said["imbalance"][0]
             print(f"  {route:<22}{statistics.median(a[1] for a, _ in got):>10.0f} tok/s"
                   f"{statistics.median(b[1] for _, b in got):>10.0f} tok/s{gain:>7.2f}x   "
-                  f"{' -> '.join(numbers[:2])}", flush=True)
+                  f"{predicted['before']:.2f} -> {predicted['after']:.2f}", flush=True)
         if min(gains) <= 1:
             sys.exit("the balancer does not gain")
 
