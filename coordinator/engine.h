@@ -19,16 +19,16 @@ struct engine_config {
     struct team *team;
     struct pool *pool; /* NULL for a dense model */
     const struct clock *clock;
-    struct trace *trace;   /* NULL: off */
-    struct record *record; /* NULL: off */
+    struct trace *trace;           /* NULL: off */
+    struct record *record;         /* NULL: off */
     struct experiment *experiment; /* NULL: the model's own gate */
-    int kv_tokens;         /* positions the KV cache holds; 0: 4 x 4096 */
-    int rows_max;          /* rows a step; 0: 512 */
-    int prefill_chunk;     /* rows of one prompt a step; 0: rows_max */
-    int seqs_max;          /* 0: 64 */
-    int waiting_max;       /* 0: 1024 */
-    int n_micro;           /* 1, 2; 0: what measurement says is faster */
-    int micro_rows_min;    /* two, before anything is measured, from twice this many rows; 0: 32 */
+    int kv_tokens;                 /* positions the KV cache holds; 0: 4 x 4096 */
+    int rows_max;                  /* rows a step; 0: 512 */
+    int prefill_chunk;             /* rows of one prompt a step; 0: rows_max */
+    int seqs_max;                  /* 0: 64 */
+    int waiting_max;               /* 0: 1024 */
+    int n_micro;                   /* 1, 2; 0: what measurement says is faster */
+    int micro_rows_min; /* two, before anything is measured, from twice this many rows; 0: 32 */
     enum speculate_mode
         speculate;     /* off while rows are recorded or traced: guesses are no tokens */
     int speculate_max; /* tokens guessed of a sequence a step; 0: SPECULATE_MAX */
