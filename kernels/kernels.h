@@ -149,22 +149,30 @@ struct ffn {
 
 /* ---- attention over a paged KV cache --------------------------------------------------------- */
 
-/* Positions a page. K of a page and KV head is [d_head][KV_PAGE] (a query meets 16 positions a
- * lane vector), V is [KV_PAGE][d_head]. */
+/* Positions a page. What a KV head keeps of one lies as packed weights do: K as W [KV_PAGE,
+ * d_head], a panel being sixteen positions, and V as W [d_head, KV_PAGE], a panel being sixteen
+ * columns of the head. Floats as above. i8: panels of bytes without scales between them, the even k
+ * of a pair in PANEL bytes and the odd in the next, and behind the last panel f32 scales [KV_PAGE]:
+ * a position's K is scale times integers, so is its V. d_head is padded to K_BLOCK with zeros. */
 #define KV_PAGE 64
 /* The KV range is cut at multiples of this many positions; each cut is its own softmax, merged in
  * ascending order: the same bits for any chunking of prompts and any number of threads. */
 #define KV_SPLIT 512
 
 struct kv_layout {
-    enum dtype dtype; /* f32 or bf16 */
+    enum dtype dtype; /* f32, bf16 or i8 */
     int n_kv_head, d_head;
 };
 
-/* Bytes of K (or V) of one page, one layer. */
+/* Bytes of K (or V) of one page, layer and KV head, and of all KV heads. */
+static inline size_t kv_head_bytes(const struct kv_layout *l)
+{
+    size_t scales = l->dtype == DTYPE_I8 ? KV_PAGE * sizeof(float) : 0;
+    return (size_t)k_padded(l->d_head) * KV_PAGE * dtype_bytes(l->dtype) + scales;
+}
 static inline size_t kv_page_bytes(const struct kv_layout *l)
 {
-    return (size_t)l->n_kv_head * (size_t)l->d_head * KV_PAGE * dtype_bytes(l->dtype);
+    return (size_t)l->n_kv_head * kv_head_bytes(l);
 }
 
 /* Consecutive rows of one sequence: rows [begin, end), the first at position `pos`. */

@@ -19,9 +19,10 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   kernels_lanes(avx2 -mavx2 -mfma -mf16c)
   kernels_lanes(avx512 ${avx512_flags})
 
-  # Tile units: the lanes' matmul and ffn over another gemm. LANES_TILES is the fewest rows that use
+  # Tile units: the matmul, ffn and attention of the lanes over other products. LANES_TILES is the fewest rows that use
   # tiles. The simulated variant is linked into tests only.
-  set(tiles_sources kernels/cpu/lanes/matmul.c kernels/cpu/lanes/ffn.c kernels/cpu/amx/table.c)
+  set(tiles_sources kernels/cpu/lanes/matmul.c kernels/cpu/lanes/ffn.c
+      kernels/cpu/lanes/attention.c kernels/cpu/lanes/attention_split.c kernels/cpu/amx/table.c)
   function(kernels_tiles isa rest min_rows numerics)
     add_library(kernels_${isa} OBJECT ${tiles_sources})
     target_compile_definitions(kernels_${isa} PRIVATE LANES_ISA=${isa} LANES_REST=${rest}

@@ -355,6 +355,13 @@ INLINE void v_store_bf16(uint16_t *p, vec a)
 /* v_sum: the fixed tree ((l, l+8), (l, l+4), (l, l+2), (l, l+1)). */
 INLINE float v_sum(vec a)
 {
+#if defined(__AVX512F__) && defined(__AVX512BW__)
+    __m256 h = _mm256_add_ps(_mm512_castps512_ps256(a),
+                             _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1)));
+    __m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+    q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+    return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
+#else
     float f[LANES];
     v_store(f, a);
     for (int w = LANES / 2; w > 0; w /= 2) {
@@ -363,6 +370,7 @@ INLINE float v_sum(vec a)
         }
     }
     return f[0];
+#endif
 }
 INLINE float v_max_lane(vec a)
 {

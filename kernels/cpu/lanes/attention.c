@@ -3,7 +3,7 @@
  *
  * For each row and query head, with [lo, hi) the positions it may see:
  *     the range is cut at multiples of KV_SPLIT absolute positions; each piece s gives
- *         (m_s, l_s, o_s)                  page by page, ascending (attention_page.c)
+ *         (m_s, l_s, o_s)                  (attention_split.c)
  *     pieces are merged ascending, from M = -inf, L = 0, O = 0:
  *         N = max(M, m); a = exp(M - N); b = exp(m - N)
  *         L = fma(L, a, l * b);  O = fma(O, a, o * b);  M = N
@@ -15,7 +15,8 @@
  * A unit is a tile of rows of one span, and one KV head. A span with few of these (decode) spreads
  * its splits over units too (stage 0 writes each (m, l, o) to scratch, stage 1 merges); a span with
  * many (prefill) goes through its splits within the unit and needs no scratch and no stage 1. The
- * order of operations is the same.
+ * order of operations is the same. A tile is up to four groups of items, which meet a split one
+ * after the other, while its K and V are in the second cache.
  *
  * PRECOND: n_head % n_kv_head == 0; 1 <= d_head <= LIMIT_D_HEAD; scratch 64-byte aligned. */
 #include "kernels/cpu/lanes/attention.h"
@@ -23,14 +24,23 @@
 #include "kernels/cpu/lanes/tail.h"
 #include "kernels/cpu/lanes/vmath.h"
 #include <math.h>
+#if defined(LANES_TILES)
+#include "kernels/cpu/amx/tile.h"
+#endif
 
-#define TILE_ITEMS   24   /* four groups of six share a page while it is in the first cache */
-#define TILE_FLOATS  3072 /* their o: 12 KiB, beside the page */
-#define TILE_LEAST   6    /* one group, however wide the head */
-#define STATE_FLOATS (TILE_LEAST * LIMIT_D_HEAD)
+#define TILE_ITEMS   (4 * ATTN_GROUP)
+#define TILE_LEAST   16                          /* however wide the head */
+#define TILE_FLOATS  (TILE_LEAST * LIMIT_D_HEAD) /* of q, and of o */
 #define SPREAD_BELOW 64 /* a span with fewer units than this spreads its splits */
 /* Slots of scratch at most; spans beyond it stay whole. It bounds the scratch of any call. */
 #define SLOT_MAX ((size_t)1 << 17)
+/* The fewest items that use the tile unit. One row of a tile costs as much as sixteen, so a few go
+ * by lanes; a unit that is a numerics class of its own computes all. */
+#if defined(LANES_TILES) && LANES_TILES == 1
+#define TILES_FROM 1
+#else
+#define TILES_FROM 5
+#endif
 
 /* What all spans of a call share. */
 struct call {
@@ -56,8 +66,8 @@ struct cut {
 static struct call call_of(const struct attn *a)
 {
     struct call c = {.a = a, .group = a->n_head / a->kv.n_kv_head};
-    c.items = TILE_FLOATS / a->kv.d_head;
-    c.items = c.items > TILE_ITEMS ? TILE_ITEMS : c.items < TILE_LEAST ? TILE_LEAST : c.items;
+    c.items = TILE_FLOATS / k_padded(a->kv.d_head) / TILE_LEAST * TILE_LEAST;
+    c.items = c.items > TILE_ITEMS ? TILE_ITEMS : c.items;
     c.tile_rows = c.items > c.group ? c.items / c.group : 1;
     c.slot_floats = ((size_t)a->kv.d_head + LANES - 1) / LANES * LANES + LANES;
     return c;
@@ -130,31 +140,6 @@ static void state_reset(float *m, float *l, float *o, int d_head)
     memset(o, 0, (size_t)d_head * sizeof *o);
 }
 
-static const void *kv_of(const struct attn *a, const void *base, const struct attn_span *span,
-                         int pos, int kv_head)
-{
-    return (const char *)base + kv_offset(&a->kv, a->kv_page_stride, span->page, pos, kv_head);
-}
-
-/* Fills m, l and o of items [0, n) of KV head `kv_head` from the positions of one split. */
-static void split_pass(const struct attn *a, const struct attn_span *span, int kv_head, int split,
-                       struct attn_item *item, int n)
-{
-    int lo = item[0].lo, hi = item[n - 1].hi, end = (split + 1) * KV_SPLIT;
-    int page = (lo > split * KV_SPLIT ? lo : split * KV_SPLIT) / KV_PAGE;
-    hi = hi < end ? hi : end;
-    for (int i = 0; i < n; i++) {
-        state_reset(&item[i].m, &item[i].l, item[i].o, a->kv.d_head);
-    }
-    for (int pos = page * KV_PAGE; pos < hi; pos += KV_PAGE) {
-        struct attn_page p = {.pos = pos};
-        p.k = kv_of(a, a->k_base, span, pos, kv_head);
-        p.v = kv_of(a, a->v_base, span, pos, kv_head);
-        p.next_k = pos + KV_PAGE < hi ? kv_of(a, a->k_base, span, pos + KV_PAGE, kv_head) : NULL;
-        LANES_NAME(attn_page)(a, &p, item, n);
-    }
-}
-
 /* ---- merge and output ---- */
 
 static float exp_of(float x)
@@ -177,7 +162,8 @@ static void merge(struct total *t, float m, float l, const float *o, int d_head)
     vec va = v_set1(a), vb = v_set1(b);
     for (int d = 0; d < d_head; d += LANES) {
         int c = t_count((size_t)d, (size_t)d_head);
-        vec add = v_mul(t_load_f32(o + d, c), vb);
+        /* A zero has no sign: it depends on the pages a neighbour sees. */
+        vec add = v_mul(v_add(t_load_f32(o + d, c), v_zero()), vb);
         t_store_f32(t->o + d, v_fma(t_load_f32(t->o + d, c), va, add), c);
     }
     float lb[LANES];
@@ -209,23 +195,55 @@ static void finish(const struct attn *a, int row, int head, struct total *t)
 
 /* ---- stage 0 ---- */
 
-/* Rows [row, row_end) and query heads [head, head_end) of one KV head: at most call.items items. */
-struct tile {
+/* Rows [row, row_end) and query heads [head, head_end) of one KV head: at most call.items items,
+ * and what they need on the way. Rows of q and o are a line more than the head apart, so that they
+ * do not share the sets of the cache. */
+struct work {
     int row, row_end, head, head_end;
+    int n, tiles;
+    size_t ld;
+    int lo[TILE_ITEMS], hi[TILE_ITEMS];
+    float m[TILE_ITEMS], l[TILE_ITEMS];
+    struct total total[TILE_ITEMS];
+    _Alignas(64) float q[TILE_FLOATS + 2 * TILE_ITEMS * LANES];
+    float o[2 * TILE_FLOATS]; /* of one group, and fifteen rows more */
+    float sum[TILE_FLOATS];   /* total[].o */
 };
 
-static int tile_fill(const struct attn *a, const struct attn_span *s, const struct tile *t,
-                     struct attn_item *item)
+/* A query as the products take it. */
+static void query_fill(const struct attn *a, const struct work *t, const float *q, void *out)
 {
-    int n = 0;
-    for (int row = t->row; row < t->row_end; row++) {
-        for (int head = t->head; head < t->head_end; head++, n++) {
-            item[n].q = a->q + (size_t)row * a->ldq + (size_t)head * (size_t)a->kv.d_head;
-            item[n].lo = row_lo(a, s, row);
-            item[n].hi = row_hi(s, row);
+    enum dtype dtype = t->tiles ? DTYPE_BF16 : DTYPE_F32;
+    size_t d_head = (size_t)a->kv.d_head, pad = (size_t)k_padded(a->kv.d_head);
+    for (size_t d = 0; d < pad; d += LANES) {
+        vec x = d < d_head ? t_load_f32(q + d, t_count(d, d_head)) : v_zero();
+        if (a->kv.dtype != DTYPE_F32) {
+            uint16_t h[LANES];
+            v_store_bf16(h, x);
+            x = v_load_bf16(h);
         }
+        t_store(out, dtype, d, x, LANES);
     }
-    return n;
+}
+
+static void tile_fill(const struct attn *a, const struct attn_span *s, struct work *t)
+{
+    int heads = t->head_end - t->head;
+    t->n = (t->row_end - t->row) * heads;
+    t->ld = (size_t)k_padded(a->kv.d_head) + LANES;
+#if defined(LANES_TILES)
+    t->tiles = a->kv.dtype != DTYPE_F32 && t->n >= TILES_FROM;
+#else
+    t->tiles = 0;
+#endif
+    for (int i = 0; i < t->n; i++) {
+        int row = t->row + i / heads;
+        size_t head = (size_t)(t->head + i % heads), at = (size_t)i * t->ld;
+        t->lo[i] = row_lo(a, s, row);
+        t->hi[i] = row_hi(s, row);
+        query_fill(a, t, a->q + (size_t)row * a->ldq + head * (size_t)a->kv.d_head,
+                   t->tiles ? (void *)((uint16_t *)t->q + at) : t->q + at);
+    }
 }
 
 /* The slot of a row, head and split: o [d_head], and m, l on its last line. */
@@ -236,53 +254,85 @@ static float *slot_of(const struct call *call, const struct cut *c, int split, i
     return (float *)call->a->scratch + at * call->slot_floats;
 }
 
-static int sees(const struct attn_item *item, int split)
+static int sees(const struct work *t, int item, int split)
 {
-    return item->lo < (split + 1) * KV_SPLIT && item->hi > split * KV_SPLIT;
+    return t->lo[item] < (split + 1) * KV_SPLIT && t->hi[item] > split * KV_SPLIT;
 }
 
-/* One split of a tile, to its slots. */
-static void tile_spread(const struct call *call, const struct cut *c, int split,
-                        const struct tile *t)
+/* The pages of a split that hold [lo, hi), as the KV head sees them. */
+static struct attn_split split_of(const struct attn *a, const struct attn_span *span, int kv_head,
+                                  int split, int lo, int hi)
+{
+    int begin = split * KV_SPLIT, end = begin + KV_SPLIT;
+    struct attn_split s = {.pos = (lo > begin ? lo : begin) / KV_PAGE * KV_PAGE};
+    for (int pos = s.pos; pos < (hi < end ? hi : end); pos += KV_PAGE, s.n_page++) {
+        size_t at = kv_offset(&a->kv, a->kv_page_stride, span->page, pos, kv_head);
+        s.k[s.n_page] = (const unsigned char *)a->k_base + at;
+        s.v[s.n_page] = (const unsigned char *)a->v_base + at;
+    }
+    return s;
+}
+
+static void slot_write(const struct call *call, float *slot, const struct work *t, int item,
+                       const float *o)
+{
+    float *ml = slot + call->slot_floats - LANES;
+    memcpy(slot, o, (size_t)call->a->kv.d_head * sizeof *o);
+    ml[0] = t->m[item];
+    ml[1] = t->l[item];
+}
+
+/* One split of a tile: to its slots, or merged into its totals. */
+static void tile_split(const struct call *call, const struct cut *c, int split, struct work *t)
 {
     const struct attn *a = call->a;
-    struct attn_item item[TILE_ITEMS];
-    int heads = t->head_end - t->head, n = tile_fill(a, c->span, t, item);
-    for (int i = 0; i < n; i++) {
-        item[i].o = slot_of(call, c, split, t->row + i / heads, t->head + i % heads);
-    }
-    split_pass(a, c->span, t->head / call->group, split, item, n);
-    for (int i = 0; i < n; i++) {
-        float *ml = item[i].o + call->slot_floats - LANES;
-        ml[0] = item[i].m;
-        ml[1] = item[i].l;
+    int heads = t->head_end - t->head;
+    for (int begin = 0, n; begin < t->n; begin += n) {
+        n = t->n - begin < ATTN_GROUP ? t->n - begin : ATTN_GROUP;
+        if (!sees(t, begin, split) && !sees(t, begin + n - 1, split)) {
+            continue;
+        }
+        size_t at = (size_t)begin * t->ld;
+        struct attn_group g = {.n = n,
+                               .tiles = t->tiles,
+                               .q = t->tiles ? (void *)((uint16_t *)t->q + at) : t->q + at,
+                               .ldq = t->ld,
+                               .lo = t->lo + begin,
+                               .hi = t->hi + begin,
+                               .m = t->m + begin,
+                               .l = t->l + begin,
+                               .o = t->o,
+                               .ldo = t->ld};
+        struct attn_split s =
+            split_of(a, c->span, t->head / call->group, split, t->lo[begin], t->hi[begin + n - 1]);
+        LANES_NAME(attn_split)(a, &s, &g);
+        for (int i = begin; i < begin + n; i++) {
+            const float *o = t->o + (size_t)(i - begin) * t->ld;
+            if (c->n_slot > 0) {
+                slot_write(call, slot_of(call, c, split, t->row + i / heads, t->head + i % heads),
+                           t, i, o);
+            } else if (sees(t, i, split)) {
+                merge(&t->total[i], t->m[i], t->l[i], o, a->kv.d_head);
+            }
+        }
     }
 }
 
 /* All splits of a tile, to the output. */
-static void tile_whole(const struct call *call, const struct cut *c, const struct tile *t)
+static void tile_whole(const struct call *call, const struct cut *c, struct work *t)
 {
-    float o[STATE_FLOATS], sum[STATE_FLOATS];
-    struct attn_item item[TILE_ITEMS];
-    struct total total[TILE_ITEMS];
     const struct attn *a = call->a;
-    int heads = t->head_end - t->head, n = tile_fill(a, c->span, t, item), d_head = a->kv.d_head;
-    for (int i = 0; i < n; i++) {
-        item[i].o = o + i * d_head;
-        total[i].o = sum + i * d_head;
-        state_reset(&total[i].m, &total[i].l, total[i].o, d_head);
+    int heads = t->head_end - t->head, hi = row_hi(c->span, t->row_end - 1);
+    for (int i = 0; i < t->n; i++) {
+        struct total *total = &t->total[i];
+        total->o = t->sum + i * a->kv.d_head;
+        state_reset(&total->m, &total->l, total->o, a->kv.d_head);
     }
-    int split = row_lo(a, c->span, t->row) / KV_SPLIT, hi = row_hi(c->span, t->row_end - 1);
-    for (; split * KV_SPLIT < hi; split++) {
-        split_pass(a, c->span, t->head / call->group, split, item, n);
-        for (int i = 0; i < n; i++) {
-            if (sees(&item[i], split)) {
-                merge(&total[i], item[i].m, item[i].l, item[i].o, d_head);
-            }
-        }
+    for (int split = t->lo[0] / KV_SPLIT; split * KV_SPLIT < hi; split++) {
+        tile_split(call, c, split, t);
     }
-    for (int i = 0; i < n; i++) {
-        finish(a, t->row + i / heads, t->head + i % heads, &total[i]);
+    for (int i = 0; i < t->n; i++) {
+        finish(a, t->row + i / heads, t->head + i % heads, &t->total[i]);
     }
 }
 
@@ -292,12 +342,14 @@ static void run_unit(const struct call *call, const struct cut *c, int u)
 {
     int n_kv_head = call->a->kv.n_kv_head, kv_head = u / c->n_tile % n_kv_head;
     int split = c->split + u / c->n_tile / n_kv_head, head_end = (kv_head + 1) * call->group;
-    struct tile t = {.row = c->span->begin + u % c->n_tile * call->tile_rows};
+    struct work t;
+    t.row = c->span->begin + u % c->n_tile * call->tile_rows;
     t.row_end = t.row + call->tile_rows < c->span->end ? t.row + call->tile_rows : c->span->end;
     for (t.head = kv_head * call->group; t.head < head_end; t.head = t.head_end) {
         t.head_end = head_end - t.head > call->items ? t.head + call->items : head_end;
+        tile_fill(call->a, c->span, &t);
         if (c->n_slot > 0) {
-            tile_spread(call, c, split, &t);
+            tile_split(call, c, split, &t);
         } else {
             tile_whole(call, c, &t);
         }
@@ -331,6 +383,9 @@ void LANES_NAME(attn)(const struct attn *a, int stage, int unit_begin, int unit_
     struct call call = call_of(a);
     size_t slot = 0;
     int base = 0;
+#if defined(LANES_TILES)
+    tile_open();
+#endif
     for (int i = 0; i < a->n_span && base < unit_end; i++) {
         struct cut c = cut_span(&call, i, slot);
         int end = unit_end - base < c.unit[stage] ? unit_end - base : c.unit[stage];
@@ -344,4 +399,7 @@ void LANES_NAME(attn)(const struct attn *a, int stage, int unit_begin, int unit_
         base += c.unit[stage];
         slot += c.n_slot;
     }
+#if defined(LANES_TILES)
+    tile_close();
+#endif
 }

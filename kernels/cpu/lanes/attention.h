@@ -1,38 +1,61 @@
 /* attention (internal): what the walk over spans and splits (attention.c) and the pass over one
- * page (attention_page.c) agree on. */
+ * split (attention_split.c) agree on. */
 #ifndef KERNELS_CPU_LANES_ATTENTION_H
 #define KERNELS_CPU_LANES_ATTENTION_H
 
 #include "kernels/cpu/lanes/lanes.h"
 #include "kernels/kernels.h"
 
-/* An item: one query head of one row, and the state of its online softmax over a split. */
-struct attn_item {
-    const float *q; /* [d_head] */
-    float *o;       /* [d_head] sum of e^(s - m) v */
-    float m, l;     /* largest score so far; sum of e^(s - m) */
-    int lo, hi;     /* it attends to positions [lo, hi) */
+/* Items that go through a split together; two tiles of rows where there are tiles. */
+#define ATTN_GROUP  32
+#define SPLIT_PAGES (KV_SPLIT / KV_PAGE)
+
+/* Items [0, n) of one KV head: an item is a query head of a row. Their lo and hi do not descend.
+ * With tiles fifteen rows behind the last of q and o are memory that may be read and written.
+ * What the split gives for each: the largest score, the sum of e^(s - m), and the sum of those
+ * times v. m is -inf, l 0 and o zeros where an item sees none of the split. */
+struct attn_group {
+    int n;
+    int tiles;     /* q is for the tile unit */
+    const void *q; /* [n, ldq] f32 padded to k_padded(d_head) with zeros; tiles: bf16 */
+    size_t ldq;
+    const int *lo, *hi; /* [n] it attends to positions [lo, hi) */
+    float *m, *l;       /* [n] */
+    float *o;           /* [n, ldo] */
+    size_t ldo;         /* at least k_padded(d_head) */
 };
 
-/* One page as one KV head sees it. */
-struct attn_page {
-    const void *k;      /* [d_head][KV_PAGE] */
-    const void *v;      /* [KV_PAGE][d_head] */
-    const void *next_k; /* of the page that follows, to be fetched meanwhile; or NULL */
-    int pos;            /* of its first position */
+/* The pages of a split that a group sees, as their KV head sees them. */
+struct attn_split {
+    int pos; /* of the first page's first position */
+    int n_page;
+    const unsigned char *k[SPLIT_PAGES], *v[SPLIT_PAGES];
 };
 
-/* attn_page folds one page into items [0, n), which share the KV head and whose lo and hi do not
- * descend. An item that sees none of the page is left as it is. */
-void LANES_NAME(attn_page)(const struct attn *a, const struct attn_page *page,
-                           struct attn_item *item, int n);
+void LANES_NAME(attn_split)(const struct attn *a, const struct attn_split *s,
+                            const struct attn_group *g);
 
 /* The page and KV head of position `pos`: byte offset from the layer's base. */
 static inline size_t kv_offset(const struct kv_layout *l, size_t page_stride, const int32_t *page,
                                int pos, int kv_head)
 {
-    size_t head_bytes = (size_t)l->d_head * KV_PAGE * dtype_bytes(l->dtype);
-    return (size_t)page[pos / KV_PAGE] * page_stride + (size_t)kv_head * head_bytes;
+    return (size_t)page[pos / KV_PAGE] * page_stride + (size_t)kv_head * kv_head_bytes(l);
+}
+
+/* The scales of an i8 page and KV head. */
+static inline size_t kv_scale_at(const struct kv_layout *l)
+{
+    return (size_t)k_padded(l->d_head) * KV_PAGE;
+}
+
+/* Element (row, k) of a matrix of panels `depth` deep: index from its start. */
+static inline size_t kv_element(enum dtype dtype, int depth, int row, int k)
+{
+    size_t panel = (size_t)(row / PANEL) * (size_t)depth * PANEL, col = (size_t)(row % PANEL);
+    if (dtype == DTYPE_BF16) {
+        return panel + (size_t)(k / 2) * 2 * PANEL + 2 * col + (size_t)(k % 2);
+    }
+    return panel + (size_t)k * PANEL + col;
 }
 
 #endif
