@@ -6,8 +6,12 @@ median of the paired ratios are printed, with the microseconds that a layer's ex
 into serialise (gather rows, build messages), wire (round trip less the worker's own time), queue and
 compute. Logits hashes of all runs must be equal: a faster run with other bits is no result.
 
+A way to reach the workers is a transport; `+shm` lets rows pass through shared memory, `@N` sets
+--spin-us to N on both sides (0: park at once):
+
   bench/cluster.py --sigmoe build/release/sigmoe                  # synthesizes OLMoE-1B-7B, 13.8 GB
   bench/cluster.py --sigmoe build/release/sigmoe --layers 4       # a quarter of the layers, quick
+  bench/cluster.py --sigmoe build/release/sigmoe --layers 4 --ways tcp,tcp+shm@0,tcp+shm@20,tcp+shm@50
 """
 import argparse
 import json
@@ -25,7 +29,7 @@ def parse():
     p.add_argument("--shape", default="olmoe-1b-7b")
     p.add_argument("--layers", type=int, default=0, help="layers of the synthetic model; 0: all")
     p.add_argument("--workers", type=int, default=2)
-    p.add_argument("--transports", default="tcp,ipc")
+    p.add_argument("--ways", "--transports", default="tcp,tcp+shm", help="how workers are reached: tcp or ipc, then +shm, then @SPIN_US")
     p.add_argument("--threads", type=int, default=0, help="of the coordinator; 0: one a CPU")
     p.add_argument("--worker-threads", type=int, default=0, help="of each worker; 0: one a CPU")
     p.add_argument("--batches", default="1,8", help="sequences at once")
@@ -33,7 +37,7 @@ def parse():
     p.add_argument("--tokens", type=int, default=64, help="generated tokens of each sequence")
     p.add_argument("--runs", type=int, default=3)
     p.add_argument("--precision", default="bf16")
-    p.add_argument("--spin-us", type=int, default=-1)
+    p.add_argument("--spin-us", type=int, default=-1, help="where a way does not say; -1: the default")
     p.add_argument("--json", action="store_true")
     return p.parse_args()
 
@@ -49,7 +53,7 @@ def prompts_file(folder, n, length):
 def run(o, model, prompts, where):
     command = [o.sigmoe, "run", model, "--token-ids-file", prompts, "--max-tokens", str(o.tokens),
                "--ignore-eos", "--json", "--precision", o.precision, "--threads", str(o.threads),
-               "--worker-threads", str(o.worker_threads), "--spin-us", str(o.spin_us), *where]
+               "--worker-threads", str(o.worker_threads), *where]
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode != 0:
         sys.exit(f"{' '.join(command)}: {done.stderr.decode()[-1000:]}")
@@ -57,11 +61,21 @@ def run(o, model, prompts, where):
     return {"hash": report["logits_hash"], **report["stats"]}
 
 
+def options_of(o, way):
+    """The options of `sigmoe run` for tcp, tcp+shm, tcp+shm@50, ..."""
+    path, _, spin = way.partition("@")
+    transport, _, shm = path.partition("+")
+    if shm not in ("", "shm") or transport not in ("tcp", "ipc"):
+        sys.exit(f"--ways: {way} is not tcp or ipc, then perhaps +shm, then perhaps @MICROSECONDS")
+    return ["--workers", str(o.workers), "--transport", transport, *([] if shm else ["--no-shm"]),
+            "--spin-us", spin or str(o.spin_us)]
+
+
 def measure(o, model, folder, batch):
     """{name: [stats of each run]}, in-process first, alternating."""
-    ways = {"inproc": []}
-    for t in o.transports.split(","):
-        ways[t] = ["--workers", str(o.workers), "--transport", t]
+    ways = {"inproc": ["--spin-us", str(o.spin_us)]}
+    for way in o.ways.split(","):
+        ways[way] = options_of(o, way)
     prompts = prompts_file(folder, batch, o.prompt)
     got = {name: [] for name in ways}
     for _ in range(o.runs):

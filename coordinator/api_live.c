@@ -64,13 +64,14 @@ static double share(uint64_t part, uint64_t all)
 static json_t *worker_of(const struct meter_worker *w, uint64_t all)
 {
     const struct pool_worker_info *i = &w->info;
-    return json_pack("{s:s,s:s,s:s,s:i,s:i,s:I,s:I,s:I,s:I,s:I,s:f,s:I,s:f}", "name", i->name,
-                     "endpoint", i->endpoint, "state", i->alive ? "up" : "down", "experts",
-                     i->n_held, "outstanding", i->outstanding, "calls", (json_int_t)i->calls,
-                     "failures", (json_int_t)i->failures, "rows", (json_int_t)i->answered,
-                     "bytes_sent", (json_int_t)i->bytes_sent, "bytes_received",
-                     (json_int_t)i->bytes_received, "rtt_ms", (double)i->rtt_ns / 1e6,
-                     "recent_rows", (json_int_t)w->recent, "share", share(w->recent, all));
+    return json_pack("{s:s,s:s,s:s,s:s,s:i,s:i,s:I,s:I,s:I,s:I,s:I,s:f,s:I,s:f}", "name", i->name,
+                     "endpoint", i->endpoint, "via", i->via, "state", i->alive ? "up" : "down",
+                     "experts", i->n_held, "outstanding", i->outstanding, "calls",
+                     (json_int_t)i->calls, "failures", (json_int_t)i->failures, "rows",
+                     (json_int_t)i->answered, "bytes_sent", (json_int_t)i->bytes_sent,
+                     "bytes_received", (json_int_t)i->bytes_received, "rtt_ms",
+                     (double)i->rtt_ns / 1e6, "recent_rows", (json_int_t)w->recent, "share",
+                     share(w->recent, all));
 }
 
 /* The workers, and what the coordinator computed because nobody else could. */

@@ -138,6 +138,11 @@ static double up(const struct pool_worker_info *w)
 {
     return w->alive;
 }
+static double shared(const struct pool_worker_info *w)
+{
+    return strcmp(w->via, "shm") == 0;
+}
+
 static double calls(const struct pool_worker_info *w)
 {
     return (double)w->calls;
@@ -250,6 +255,8 @@ static void about_cluster(FILE *f, struct meter_view *v, const struct model_desc
         (double)p->local_slots);
     name_apart(v);
     per_worker(f, v, "sigmoe_worker_up", "gauge", "Whether it answers.", up);
+    per_worker(f, v, "sigmoe_worker_shared_memory", "gauge",
+               "Whether rows pass through shared memory.", shared);
     per_worker(f, v, "sigmoe_worker_experts", "gauge", "Pairs of layer and expert it holds.", held);
     per_worker(f, v, "sigmoe_worker_calls_outstanding", "gauge", "Calls it has not answered.",
                outstanding);

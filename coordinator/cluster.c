@@ -14,6 +14,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define SPIN_US 20 /* a wait for workers that share memory; see base/spin.h */
+
 struct cluster {
     void *zmq;
     struct wire_keys *keys; /* NULL: none */
@@ -145,6 +147,9 @@ static int spawn_one(struct cluster *c, const struct cluster_config *cfg, int i,
         argv[n++] = "--wire-key";
         argv[n++] = (char *)(uintptr_t)cfg->key_path;
     }
+    if (cfg->no_shm) {
+        argv[n++] = "--no-shm";
+    }
     argv[n] = NULL;
     int rc = spawn_worker(&c->process[i], argv, err);
     free(experts);
@@ -214,6 +219,8 @@ static int connect_pool(struct cluster *c, const struct cluster_config *cfg, str
 {
     int rc = transport_zmq_create(c->zmq, cfg->clock, c->keys, cfg->insecure, &c->transport, err);
     if (rc == 0) {
+        transport_zmq_set_spin(c->transport, cfg->spin_us < 0 ? SPIN_US : cfg->spin_us);
+        transport_zmq_set_shm(c->transport, !cfg->no_shm);
         rc = local_create(cfg->model, cfg->precision, cfg->kernels, cfg->team, &c->local, err);
     }
     if (rc != 0) {

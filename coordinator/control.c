@@ -23,8 +23,8 @@ static json_t *workers_of(const struct pool *pool)
         struct pool_worker_info w;
         pool_worker_info_get(pool, i, &w);
         json_array_append_new(list,
-                              json_pack("{s:s,s:s,s:s,s:i,s:i,s:I,s:I,s:I}", "name", w.name,
-                                        "endpoint", w.endpoint, "state",
+                              json_pack("{s:s,s:s,s:s,s:s,s:i,s:i,s:I,s:I,s:I}", "name", w.name,
+                                        "endpoint", w.endpoint, "via", w.via, "state",
                                         w.retired ? "drained"
                                         : w.alive ? "up"
                                                   : "down",

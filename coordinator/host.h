@@ -22,6 +22,7 @@ struct host_options {
     enum replica_choice choice;
     enum speculate_mode speculate;
     int speculate_max;
+    int no_shm;
 };
 #define HOST_OPTIONS_MAX 27
 /* host_options_table sets defaults and writes the options' rows to out [HOST_OPTIONS_MAX]; returns

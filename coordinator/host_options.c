@@ -38,6 +38,8 @@ int host_options_table(struct host_options *o, struct opt *out)
          "of each worker started here; 0: one a CPU", 0, 4096},
         {"spin-us", 0, OPT_INT, &o->spin_us, "US",
          "how long an idle thread spins before it parks; -1: default", -1, 1000000},
+        {"no-shm", 0, OPT_FLAG, &o->no_shm, NULL,
+         "share no memory with workers on this host: rows go the endpoint's way", 0, 0},
         {"precision", 0, OPT_STR, &o->precision_name, "P",
          "bf16 (default), or f32: the reference mode", 0, 0},
         {"packed-cache", 0, OPT_STR, &o->packed_cache, "WHERE",

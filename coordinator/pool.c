@@ -421,10 +421,14 @@ static void handle_arrived(struct pool *pool)
     struct frames f;
     int i;
     frames_init(&f);
-    while (t->recv(t->self, &i, &f) == 1) {
+    for (int rc; (rc = t->recv(t->self, &i, &f)) == 1 || rc == ERR_GONE;) {
         if (i >= 0 && i < pool->n_link && pool->link[i]->state != LINK_DOWN) {
             pool->n_heard++;
-            on_message(pool, pool->link[i], &f);
+            if (rc == 1) {
+                on_message(pool, pool->link[i], &f);
+            } else {
+                link_leave(pool, pool->link[i], "its process has ended");
+            }
         }
         frames_close(&f);
     }
@@ -472,6 +476,25 @@ int pool_uncovered(const struct pool *pool)
     return n;
 }
 
+/* The word before "://". */
+static const char *endpoint_way(const char *endpoint)
+{
+    static const char *const ways[] = {"tcp", "ipc", "inproc"};
+    for (size_t i = 0; i < sizeof(ways) / sizeof(*ways); i++) {
+        if (strncmp(endpoint, ways[i], strlen(ways[i])) == 0) {
+            return ways[i];
+        }
+    }
+    return "unknown";
+}
+
+const char *pool_via(const struct pool *pool, const struct link *l)
+{
+    const struct transport *t = pool->config.transport;
+    const char *via = t->via ? t->via(t->self, l->index) : NULL;
+    return via ? via : endpoint_way(l->endpoint);
+}
+
 const struct placement *pool_placement(const struct pool *pool)
 {
     return pool->table;
@@ -485,7 +508,8 @@ int pool_n_worker(const struct pool *pool)
 void pool_worker_info_get(const struct pool *pool, int worker, struct pool_worker_info *out)
 {
     const struct link *l = pool->link[worker];
-    *out = (struct pool_worker_info){.alive = link_member(l),
+    *out = (struct pool_worker_info){.via = pool_via(pool, l),
+                                     .alive = link_member(l),
                                      .outstanding = l->sent.n,
                                      .n_held = l->n_held,
                                      .retired = l->retired,

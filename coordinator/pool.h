@@ -33,23 +33,33 @@ struct transport {
     /* send takes the frames over; 0, ERR_AGAIN (try later: the frames are left with the caller
      * then: the peer's queue is full or it is not connected) or ERR_GONE. Never waits. */
     int (*send)(void *self, int link, struct frames *f);
-    /* recv: 1 and a message, or 0 when none is there. */
+    /* recv: 1 and a message, 0 when none is there, or ERR_GONE: what link *link reached has ended,
+     * and all that it said before has been received. */
     int (*recv)(void *self, int *link, struct frames *f);
     /* wait until a message may be there or `until_ns` of the clock has come. */
     void (*wait)(void *self, int64_t until_ns);
     /* trouble: why a link does not connect, a line, or NULL. The function may be NULL. */
     const char *(*trouble)(void *self, int link);
+    /* offered: the worker of this link would share memory, which the transport may take up or not:
+     * rings that hold about so many bytes are enough. NULL: it never does. */
+    void (*offered)(void *self, int link, const struct shm_offer *offer, size_t to_bytes,
+                    size_t from_bytes);
+    /* via: how rows reach the link just now: "shm", or the endpoint's own way. NULL: that one. */
+    const char *(*via)(void *self, int link);
 };
 /* transport_zmq: on its own libev loop. wire bytes are counted into *sent and *received. keys
  * encrypt every link that leaves the process (proto/keys.h) and outlive it; without them (NULL)
- * workers of other hosts are refused unless `insecure`. */
+ * workers of other hosts are refused unless `insecure`.. Messages
+ * with tensors go through shared memory where a worker offers it (proto/shm.h). */
 struct transport_zmq;
 int transport_zmq_create(void *zmq_context, const struct clock *clock, const struct wire_keys *keys,
                          int insecure, struct transport_zmq **out, struct err *err);
 struct transport *transport_zmq_interface(struct transport_zmq *t);
-/* transport_zmq_set_spin: a wait polls so long before it parks; 0, the default: parks at once.
- * Worth it only with a CPU to spare: a spinning thread starves ZeroMQ's own where there are few. */
+/* transport_zmq_set_spin: a wait looks at shared memory so long before it parks, while that pays
+ * (base/spin.h); 0, the default: parks at once. ZeroMQ's own threads are never waited for so. */
 void transport_zmq_set_spin(struct transport_zmq *t, int spin_us);
+/* transport_zmq_set_shm: 0: no offer is taken up. */
+void transport_zmq_set_shm(struct transport_zmq *t, int on);
 void transport_zmq_bytes(const struct transport_zmq *t, uint64_t *sent, uint64_t *received);
 void transport_zmq_destroy(struct transport_zmq *t);
 
@@ -154,6 +164,7 @@ void pool_unassign(struct pool *pool, int worker);
 
 struct pool_worker_info {
     char name[LIMIT_NAME_BYTES], endpoint[LIMIT_NAME_BYTES], numerics[32];
+    const char *via; /* how rows travel: "shm", "tcp", "ipc", "inproc" */
     int alive, outstanding, n_held, retired;
     uint64_t calls, failures, assignments;
     uint64_t answered;                   /* slots it has sent rows for */

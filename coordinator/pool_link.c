@@ -22,7 +22,8 @@
 #define REOPEN_NS        (5 * NS_PER_S)    /* unanswered so long: a fresh connection */
 #define RETRY_MIN_NS     (100 * NS_PER_MS) /* first knock after a death; doubles */
 #define RETRY_MAX_NS     (2 * NS_PER_S)
-#define RETRY_SLOWEST    10 /* doublings */
+#define ROWS_STEP        512 /* the engine's step, unless it is told otherwise */
+#define RETRY_SLOWEST    10  /* doublings */
 
 static void copy_text(char *to, size_t size, const char *from)
 {
@@ -274,6 +275,17 @@ static void take_held(const struct pool *pool, struct link *l, const struct msg_
     }
 }
 
+/* Memory to share, with room for a large step's rows going and as many slots as they may have here
+ * coming, twice over: two micro-batches. More than fits goes the endpoint's way. */
+static void take_offer(const struct pool *pool, const struct link *l, const struct msg_welcome *w)
+{
+    const struct transport *t = pool->config.transport;
+    size_t rows = 2 * ROWS_STEP * pool->row_bytes;
+    if (w->offer.name[0] && t->offered) {
+        t->offered(t->self, l->index, &w->offer, rows, rows * (size_t)pool->shape.top_k);
+    }
+}
+
 void link_log_joined(const struct pool *pool, const struct link *l)
 {
     log_info("pool", "worker %s (%s) joined: %d experts, %d credits, numerics %s, epoch %" PRIu64,
@@ -306,6 +318,7 @@ void link_on_welcome(struct pool *pool, struct link *l, const struct msg_welcome
     l->refused_ns = 0;
     err_clear(&l->refusal);
     take_held(pool, l, w);
+    take_offer(pool, l, w);
     if (l->plan) {
         l->plan_ns = l->plan_ns ? l->plan_ns : pool_now(pool); /* what was under way may be lost */
     }

@@ -163,6 +163,8 @@ int64_t link_assign_due(const struct link *l);
  * happens. A transport that is gone takes the link down. */
 int link_send_control(struct pool *pool, struct link *l, struct frames *f);
 size_t pool_held_bytes(const struct pool *pool);
+/* pool_via: how rows travel to the link, a word. */
+const char *pool_via(const struct pool *pool, const struct link *l);
 
 /* The table. */
 int table_rebuild(struct pool *pool, struct err *err);

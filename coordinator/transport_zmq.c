@@ -1,16 +1,34 @@
-/* transport_zmq: the pool's transport over ZeroMQ. One socket a link, all on one private libev loop
- * that runs only inside recv and wait, on the caller's thread; what the sockets hand in waits in a
- * ring until the pool asks for it. A link's messages leave the ring when the link is closed:
- * nothing of an old connection is ever seen on a new one. */
+/* transport_zmq: the pool's transport over ZeroMQ and, to workers on this host, shared memory. One
+ * socket a link, all on one private libev loop that runs only inside recv and wait, on the caller's
+ * thread; what arrives waits in a line until the pool asks for it. A link's messages leave the line
+ * when the link is closed: nothing of an old connection is ever seen on a new one.
+ *
+ * Memory takes the messages with tensors and ZeroMQ all others, and those that find no room. A
+ * worker says things in an order that matters (what it answers before a Ping's answer), so what
+ * came through memory is taken before what came by ZeroMQ. When a memory's other side ends without
+ * a word its process is dead, and the link is gone at once; when it takes its leave, or writes what
+ * cannot be, the link goes on over ZeroMQ. */
+#include "base/log.h"
+#include "base/spin.h"
 #include "coordinator/pool.h"
+#include "proto/shm.h"
 #include "proto/sock.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+
+#define LOOKS 32 /* at memory, between two looks at the clock */
 
 struct zmq_link {
     struct transport_zmq *owner;
     struct sock *sock; /* NULL: closed */
     int index;
+    struct shm_link *shm; /* NULL: none */
+    ev_io bell;
+    int up;      /* the worker has taken the memory */
+    int gone;    /* its process has ended: to be told */
+    int spoiled; /* never again */
+    char endpoint[LIMIT_NAME_BYTES];
 };
 
 struct arrived {
@@ -26,7 +44,9 @@ struct transport_zmq {
     const struct clock *clock;
     struct ev_loop *loop;
     ev_timer timer;
-    int64_t spin_ns;
+    struct spin spin;
+    int no_shm;
+    int n_gone;
     struct zmq_link **link; /* [n_link] */
     int n_link;
     struct arrived *ring; /* [n_ring], a power of two; [head, head + n_arrived) filled */
@@ -62,13 +82,9 @@ static int ring_reserve(struct transport_zmq *t)
     return 0;
 }
 
-static void on_message(void *user, struct sock *sock, const struct sock_peer *from,
-                       struct frames *f)
+static void arrive(struct zmq_link *l, struct frames *f)
 {
-    struct zmq_link *l = user;
     struct transport_zmq *t = l->owner;
-    (void)sock;
-    (void)from;
     if (ring_reserve(t)) {
         return;
     }
@@ -76,6 +92,157 @@ static void on_message(void *user, struct sock *sock, const struct sock_peer *fr
     a->link = l->index;
     frames_init(&a->frames);
     frames_move(&a->frames, f);
+}
+
+/* ---- memory ---- */
+
+static void shm_drop(struct zmq_link *l, int bye)
+{
+    struct transport_zmq *t = l->owner;
+    struct shm_stats stats;
+    if (!l->shm) {
+        return;
+    }
+    shm_stats_get(l->shm, &stats);
+    t->bytes_sent += stats.bytes_sent;
+    t->bytes_received += stats.bytes_received;
+    ev_io_stop(t->loop, &l->bell);
+    shm_close(l->shm, bye);
+    l->shm = NULL;
+    l->up = 0;
+}
+
+/* What the worker wrote cannot be: it is not believed again. */
+static void shm_spoiled(struct zmq_link *l, const char *why)
+{
+    log_warn("pool", "worker at %s: shared memory: %s; rows travel by ZeroMQ from now on",
+             l->endpoint, why);
+    l->spoiled = 1;
+    shm_drop(l, 1);
+}
+
+/* shm_take: all that came through the link's memory, in order. */
+static void shm_take(struct zmq_link *l)
+{
+    struct err err = {0};
+    struct frames f;
+    int rc = 1;
+    while (l->up && rc > 0) {
+        frames_init(&f);
+        rc = shm_recv(l->shm, &f, &err);
+        if (rc > 0) {
+            arrive(l, &f);
+        }
+        frames_close(&f);
+    }
+    if (rc == ERR_PROTO) {
+        shm_spoiled(l, err.text);
+    }
+}
+
+static void on_bell(struct ev_loop *loop, ev_io *w, int revents)
+{
+    struct zmq_link *l = w->data;
+    enum shm_event event = shm_wake(l->shm);
+    (void)loop;
+    (void)revents;
+    if (event == SHM_UP) {
+        l->up = 1;
+        log_info("pool", "worker at %s: rows travel through shared memory", l->endpoint);
+    } else if (event == SHM_BYE || event == SHM_GONE) {
+        int dead = event == SHM_GONE && l->up;
+        shm_take(l);
+        shm_drop(l, 0);
+        l->gone = dead;
+        l->owner->n_gone += dead;
+    }
+}
+
+static void zmq_offered(void *self, int index, const struct shm_offer *offer, size_t to_bytes,
+                        size_t from_bytes)
+{
+    struct transport_zmq *t = self;
+    struct zmq_link *l = t->link[index];
+    struct err err = {0};
+    if (t->no_shm || l->shm || l->spoiled) {
+        return;
+    }
+    if (shm_connect(offer, to_bytes, from_bytes, &l->shm, &err)) {
+        log_info("pool", "worker at %s: rows travel by ZeroMQ: %s", l->endpoint, err.text);
+        return;
+    }
+    ev_io_init(&l->bell, on_bell, shm_fd(l->shm), EV_READ);
+    l->bell.data = l;
+    ev_io_start(t->loop, &l->bell);
+}
+
+static const char *zmq_via(void *self, int index)
+{
+    const struct transport_zmq *t = self;
+    return index < t->n_link && t->link[index]->up ? "shm" : NULL;
+}
+
+/* shm_ready_any: 1: some link's memory has a message. */
+static int shm_ready_any(const struct transport_zmq *t)
+{
+    for (int i = 0; i < t->n_link; i++) {
+        if (t->link[i]->up && shm_ready(t->link[i]->shm)) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+static int shm_any(const struct transport_zmq *t)
+{
+    for (int i = 0; i < t->n_link; i++) {
+        if (t->link[i]->up) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+static void shm_take_all(struct transport_zmq *t)
+{
+    for (int i = 0; i < t->n_link; i++) {
+        if (t->link[i]->up) {
+            shm_take(t->link[i]);
+        }
+    }
+}
+
+/* shm_park_all: 1: a message is there, do not sleep. */
+static int shm_park_all(struct transport_zmq *t)
+{
+    int ready = 0;
+    for (int i = 0; i < t->n_link; i++) {
+        if (t->link[i]->up) {
+            ready |= shm_park(t->link[i]->shm);
+        }
+    }
+    return ready;
+}
+
+static void shm_unpark_all(struct transport_zmq *t)
+{
+    for (int i = 0; i < t->n_link; i++) {
+        if (t->link[i]->up) {
+            shm_unpark(t->link[i]->shm);
+        }
+    }
+}
+
+/* ---- ZeroMQ ---- */
+
+static void on_message(void *user, struct sock *sock, const struct sock_peer *from,
+                       struct frames *f)
+{
+    struct zmq_link *l = user;
+    (void)sock;
+    (void)from;
+    shm_take(l);
+    arrive(l, f);
 }
 
 static int links_reserve(struct transport_zmq *t, int index, struct err *err)
@@ -103,6 +270,7 @@ static int zmq_link_open(void *self, int index, const char *endpoint, struct err
     if (rc) {
         return rc;
     }
+    snprintf(t->link[index]->endpoint, sizeof(t->link[index]->endpoint), "%s", endpoint);
     return sock_open(t->zmq_context, t->loop, &config, on_message, t->link[index],
                      &t->link[index]->sock, err);
 }
@@ -132,6 +300,9 @@ static void zmq_link_close(void *self, int index)
     sock_stats_get(t->link[index]->sock, &stats);
     t->bytes_sent += stats.bytes_sent;
     t->bytes_received += stats.bytes_received;
+    shm_drop(t->link[index], 1);
+    t->n_gone -= t->link[index]->gone;
+    t->link[index]->gone = 0;
     sock_close(t->link[index]->sock);
     t->link[index]->sock = NULL;
     ring_purge(t, index);
@@ -143,7 +314,24 @@ static int zmq_link_send(void *self, int index, struct frames *f)
     if (index >= t->n_link || !t->link[index]->sock) {
         return ERR_GONE;
     }
-    return sock_send(t->link[index]->sock, NULL, f);
+    struct zmq_link *l = t->link[index];
+    int rc = l->up && f->n > 1 ? shm_send(l->shm, f) : ERR_AGAIN;
+    if (rc == ERR_PROTO) {
+        shm_spoiled(l, "the ring's words make no sense");
+    }
+    return rc == 0 ? 0 : sock_send(l->sock, NULL, f);
+}
+
+/* first_gone: a link whose end is to be told; that is done with it. */
+static int first_gone(struct transport_zmq *t)
+{
+    int i = 0;
+    while (!t->link[i]->gone) {
+        i++;
+    }
+    t->link[i]->gone = 0;
+    t->n_gone--;
+    return i;
 }
 
 static const char *zmq_trouble(void *self, int index)
@@ -156,7 +344,14 @@ static int zmq_recv_any(void *self, int *index, struct frames *f)
 {
     struct transport_zmq *t = self;
     if (t->n_arrived == 0) {
+        shm_take_all(t);
+    }
+    if (t->n_arrived == 0) {
         ev_run(t->loop, EVRUN_NOWAIT);
+    }
+    if (t->n_arrived == 0 && t->n_gone > 0) {
+        *index = first_gone(t);
+        return ERR_GONE;
     }
     if (t->n_arrived == 0) {
         return 0;
@@ -176,20 +371,57 @@ static void on_timer(struct ev_loop *loop, ev_timer *w, int revents)
     (void)revents;
 }
 
+/* look_for polls memory, at most until spin_until: 1 when a message is there. */
+static int look_for(struct transport_zmq *t, int64_t spin_until)
+{
+    do {
+        for (int i = 0; i < LOOKS; i++) {
+            if (shm_ready_any(t)) {
+                return 1;
+            }
+            spin_relax();
+        }
+    } while (clock_now(t->clock) < spin_until);
+    return 0;
+}
+
+static int spin(struct transport_zmq *t, int64_t now, int64_t until_ns)
+{
+    int64_t ns = shm_any(t) ? spin_begin(&t->spin) : 0;
+    if (ns <= 0) {
+        return shm_ready_any(t);
+    }
+    int paid = look_for(t, now + ns < until_ns ? now + ns : until_ns);
+    spin_end(&t->spin, paid);
+    return paid;
+}
+
+static void sleep_once(struct transport_zmq *t, int64_t now, int64_t until_ns)
+{
+    ev_now_update(t->loop);
+    ev_timer_set(&t->timer, (double)(until_ns - now) / (double)NS_PER_S, 0.0);
+    ev_timer_start(t->loop, &t->timer);
+    ev_run(t->loop, EVRUN_ONCE);
+    ev_timer_stop(t->loop, &t->timer);
+}
+
 static void zmq_wait(void *self, int64_t until_ns)
 {
     struct transport_zmq *t = self;
-    int64_t now = clock_now(t->clock), spin_until = now + t->spin_ns;
-    while (t->n_arrived == 0 && now < until_ns && now < spin_until) {
-        ev_run(t->loop, EVRUN_NOWAIT);
-        now = clock_now(t->clock);
+    int64_t now = clock_now(t->clock);
+    if (t->n_arrived > 0 || t->n_gone > 0 || spin(t, now, until_ns)) {
+        return;
     }
-    while (t->n_arrived == 0 && now < until_ns) {
-        ev_now_update(t->loop);
-        ev_timer_set(&t->timer, (double)(until_ns - now) / (double)NS_PER_S, 0.0);
-        ev_timer_start(t->loop, &t->timer);
-        ev_run(t->loop, EVRUN_ONCE);
-        ev_timer_stop(t->loop, &t->timer);
+    now = clock_now(t->clock);
+    while (t->n_arrived == 0 && t->n_gone == 0 && now < until_ns) {
+        int ready = shm_park_all(t);
+        if (!ready) {
+            sleep_once(t, now, until_ns);
+        }
+        shm_unpark_all(t);
+        if (ready || shm_ready_any(t)) {
+            return;
+        }
         now = clock_now(t->clock);
     }
 }
@@ -208,7 +440,9 @@ int transport_zmq_create(void *zmq_context, const struct clock *clock, const str
                                       .send = zmq_link_send,
                                       .recv = zmq_recv_any,
                                       .wait = zmq_wait,
-                                      .trouble = zmq_trouble};
+                                      .trouble = zmq_trouble,
+                                      .offered = zmq_offered,
+                                      .via = zmq_via};
     t->keys = keys;
     t->insecure = insecure;
     t->zmq_context = zmq_context;
@@ -220,7 +454,12 @@ int transport_zmq_create(void *zmq_context, const struct clock *clock, const str
 
 void transport_zmq_set_spin(struct transport_zmq *t, int spin_us)
 {
-    t->spin_ns = spin_us * NS_PER_US;
+    t->spin.ns = spin_us * NS_PER_US;
+}
+
+void transport_zmq_set_shm(struct transport_zmq *t, int on)
+{
+    t->no_shm = !on;
 }
 
 struct transport *transport_zmq_interface(struct transport_zmq *t)
@@ -238,6 +477,12 @@ void transport_zmq_bytes(const struct transport_zmq *t, uint64_t *sent, uint64_t
             sock_stats_get(t->link[i]->sock, &stats);
             *sent += stats.bytes_sent;
             *received += stats.bytes_received;
+        }
+        if (t->link[i]->shm) {
+            struct shm_stats shm;
+            shm_stats_get(t->link[i]->shm, &shm);
+            *sent += shm.bytes_sent;
+            *received += shm.bytes_received;
         }
     }
 }

@@ -65,6 +65,17 @@ int frames_push_buf(struct frames *f, struct wirebuf *b, size_t bytes)
     return rc;
 }
 
+int frames_push_borrowed(struct frames *f, void *data, size_t bytes,
+                         void (*release_fn)(void *data, void *hint), void *hint)
+{
+    if (f->n >= LIMIT_FRAMES)
+        return ERR_LIMIT;
+    if (zmq_msg_init_data(&f->part[f->n], data, bytes, release_fn, hint) != 0)
+        return ERR_NOMEM;
+    f->n++;
+    return 0;
+}
+
 int frames_push_copy(struct frames *f, const void *data, size_t bytes)
 {
     void *at = frames_push_space(f, bytes);

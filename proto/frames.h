@@ -40,6 +40,10 @@ void wirebuf_unref(struct wirebuf *b); /* NULL is fine */
 /* frames_push_buf appends a frame of the first `bytes` of b and takes over one reference. Returns 0
  * or ERR_LIMIT/ERR_NOMEM, the reference being dropped in any case. */
 int frames_push_buf(struct frames *f, struct wirebuf *b, size_t bytes);
+/* frames_push_borrowed appends a frame of memory that is another's; `release` is called when the
+ * frame is closed: by frames_close on its thread, or on ZeroMQ's if it was sent. */
+int frames_push_borrowed(struct frames *f, void *data, size_t bytes,
+                         void (*release)(void *data, void *hint), void *hint);
 /* frames_push_copy appends a copy of small data. */
 int frames_push_copy(struct frames *f, const void *data, size_t bytes);
 /* frames_push_space appends a frame of `bytes` for the caller to fill; NULL when full or out of

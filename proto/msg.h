@@ -8,6 +8,7 @@
 #include "base/err.h"
 #include "base/hash.h"
 #include "proto/frames.h"
+#include "proto/shm_offer.h"
 #include <stdint.h>
 
 #define WIRE_VERSION 1
@@ -60,6 +61,7 @@ struct msg_welcome {
     int credits, row_limit, threads;
     const uint8_t *held; /* bitmap, see proto; points into the message's parse memory */
     size_t held_bytes;
+    struct shm_offer offer;
 };
 /* Frame 1: rows [n_row, d_wire] of dtype, unpadded, 8-byte aligned. Frame 2: int32 row index of
  * each assignment [n_assign], segment after segment, each < n_row. */

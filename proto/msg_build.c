@@ -63,6 +63,11 @@ int msg_build_welcome(struct frames *out, const struct msg_welcome *m)
     welcome.row_limit = (uint32_t)m->row_limit;
     welcome.threads = (uint32_t)m->threads;
     welcome.held = (ProtobufCBinaryData){m->held_bytes, (uint8_t *)(uintptr_t)m->held};
+    if (m->offer.name[0]) {
+        welcome.door = (char *)(uintptr_t)m->offer.name;
+        welcome.door_token =
+            (ProtobufCBinaryData){SHM_TOKEN_BYTES, (uint8_t *)(uintptr_t)m->offer.token};
+    }
     Sigmoe__Header header = SIGMOE__HEADER__INIT;
     header.kind_case = SIGMOE__HEADER__KIND_WELCOME;
     header.welcome = &welcome;

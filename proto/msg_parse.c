@@ -183,6 +183,19 @@ static int check_held(struct parse *p, const char *message, const ProtobufCBinar
     return 0;
 }
 
+/* read_offer: a name and a token, or neither. */
+static int read_offer(struct parse *p, const Sigmoe__Welcome *in, struct shm_offer *out)
+{
+    size_t want = in->door[0] ? SHM_TOKEN_BYTES : 0;
+    int rc = copy_text(p, "Welcome.door", in->door, out->name, sizeof(out->name));
+    if (!rc && in->door_token.len != want)
+        rc = bad(p, WIRE_MALFORMED, "Welcome.door_token has %zu bytes; it must have %zu",
+                 in->door_token.len, want);
+    if (!rc && want)
+        memcpy(out->token, in->door_token.data, want);
+    return rc;
+}
+
 static int parse_welcome(struct parse *p, const Sigmoe__Welcome *in)
 {
     struct msg_welcome *m = &p->out->u.welcome;
@@ -200,6 +213,7 @@ static int parse_welcome(struct parse *p, const Sigmoe__Welcome *in)
     rc = rc ? rc : in_range(p, "Welcome.row_limit", in->row_limit, 1, LIMIT_ROWS, &m->row_limit);
     rc = rc ? rc : in_range(p, "Welcome.threads", in->threads, 0, THREADS_MAX, &m->threads);
     rc = rc ? rc : check_held(p, "Welcome", &in->held);
+    rc = rc ? rc : read_offer(p, in, &m->offer);
     m->held = in->held.data;
     m->held_bytes = in->held.len;
     return rc;

@@ -29,6 +29,9 @@ void answer(struct worker *w, const struct sock_peer *to, struct frames *f)
         complain(w, "answer", "no memory to build a message");
         return;
     }
+    struct peer *peer = f->n > 1 ? peers_find(w->peers, to) : NULL;
+    if (peer && near_send(w->near, peer, f) == 0)
+        return;
     if (sock_send(w->sock, to, f) == ERR_AGAIN) {
         frames_close(f);
         complain(w, "answer", "dropped: the peer does not read what it is sent");

@@ -29,6 +29,7 @@ void peers_destroy(struct peers *peers)
     for (int b = 0; b < N_BUCKET; b++)
         while (peers->bucket[b]) {
             struct peer *next = peers->bucket[b]->next;
+            near_forget(peers->bucket[b]->near);
             free(peers->bucket[b]);
             peers->bucket[b] = next;
         }
@@ -53,10 +54,20 @@ struct peer *peers_find(const struct peers *peers, const struct sock_peer *id)
     return p;
 }
 
+struct peer *peers_find_token(const struct peers *peers, const uint8_t token[SHM_TOKEN_BYTES])
+{
+    for (int b = 0; b < N_BUCKET; b++)
+        for (struct peer *p = peers->bucket[b]; p; p = p->next)
+            if (near_token_is(p->near, token))
+                return p;
+    return NULL;
+}
+
 static void peer_drop(struct peers *peers, struct peer **at)
 {
     struct peer *gone = *at;
     *at = gone->next;
+    near_forget(gone->near);
     free(gone);
     peers->n--;
 }

@@ -5,6 +5,7 @@
 #define WORKER_PEERS_H
 
 #include "proto/sock.h"
+#include "worker/near.h"
 
 #include <stdint.h>
 
@@ -15,7 +16,8 @@ struct peer {
     int outstanding; /* requests taken and not answered yet */
     int guest;       /* has no experts of its own: may only fetch */
     int64_t seen_ns;
-    struct peer *next; /* private */
+    struct near_link *near; /* near.c's; NULL: never offered */
+    struct peer *next;      /* private */
 };
 
 struct peers;
@@ -24,6 +26,8 @@ struct peers *peers_create(int n_max);
 void peers_destroy(struct peers *peers);
 /* peers_find: NULL for a stranger. A peer stays where it is until peers_reap or peers_add. */
 struct peer *peers_find(const struct peers *peers, const struct sock_peer *id);
+/* peers_find_token: whose it is (near.h); NULL: nobody's. */
+struct peer *peers_find_token(const struct peers *peers, const uint8_t token[SHM_TOKEN_BYTES]);
 /* peers_add: the peer of this id, made if need be; when all places are taken, in place of the one
  * that has been silent for longest, never of one that is owed an answer. NULL when there is none
  * such. */

@@ -24,6 +24,7 @@
 
 #define CREDITS_DEFAULT   8
 #define ROW_LIMIT_DEFAULT 4096
+#define SPIN_US_DEFAULT   20
 #define PEERS_MAX         4096
 #define REAP_S            10.0
 #define PEER_SILENT_NS    (120 * NS_PER_S)
@@ -67,7 +68,7 @@ static enum wire_error hello_check(const struct worker *w, const struct msg_hell
     return 0;
 }
 
-static void answer_welcome(struct worker *w, const struct sock_peer *to)
+static void answer_welcome(struct worker *w, struct peer *peer)
 {
     struct msg_welcome m = {.fingerprint = w->model->fingerprint,
                             .incarnation = w->incarnation,
@@ -80,10 +81,12 @@ static void answer_welcome(struct worker *w, const struct sock_peer *to)
                             .held_bytes = w->held_bytes};
     snprintf(m.name, sizeof(m.name), "%s", w->name);
     snprintf(m.numerics, sizeof(m.numerics), "%s", w->kernels->numerics);
+    if (!peer->guest)
+        near_offer(w->near, peer, &m.offer);
     struct frames f;
     frames_init(&f);
     msg_build_welcome(&f, &m);
-    answer(w, to, &f);
+    answer(w, &peer->id, &f);
 }
 
 static void on_hello(struct worker *w, const struct sock_peer *from, const struct msg_hello *m)
@@ -105,7 +108,7 @@ static void on_hello(struct worker *w, const struct sock_peer *from, const struc
     peer->guest = is_guest(m);
     peer->seen_ns = clock_now(&clock_real);
     snprintf(peer->name, sizeof(peer->name), "%s", m->name);
-    answer_welcome(w, from);
+    answer_welcome(w, peer);
 }
 
 static void on_ping(struct worker *w, const struct sock_peer *from, const struct msg_ping *m)
@@ -202,11 +205,8 @@ static int dispatch(struct worker *w, const struct sock_peer *from, struct peer 
 
 /* The frames move first: ZeroMQ keeps small frames inside the struct, and the message points there.
  */
-static void on_message(void *user, struct sock *sock, const struct sock_peer *from,
-                       struct frames *f)
+void worker_take(struct worker *w, const struct sock_peer *from, struct frames *f)
 {
-    (void)sock;
-    struct worker *w = user;
     struct job *job = job_new(w->queue);
     if (!job) {
         answer_error(w, from, 0, WIRE_INTERNAL, "no memory to take the message");
@@ -228,6 +228,17 @@ static void on_message(void *user, struct sock *sock, const struct sock_peer *fr
         answer_error(w, from, call, job->msg.fault, err.text);
     if (!kept)
         job_done(w->queue, job);
+}
+
+static void on_message(void *user, struct sock *sock, const struct sock_peer *from,
+                       struct frames *f)
+{
+    (void)sock;
+    struct worker *w = user;
+    struct peer *peer = w->near ? peers_find(w->peers, from) : NULL;
+    if (peer)
+        near_drain(w->near, peer); /* what it said before */
+    worker_take(w, from, f);
 }
 
 /* ---- the loop ---- */
@@ -387,6 +398,8 @@ static int open_all(struct worker *w, const struct worker_config *config, void *
     w->fetch = fetch_create(w, bytes_s > 0 ? bytes_s : 0);
     if (!w->fetch)
         return err_set(err, ERR_NOMEM, "no memory for a worker's pieces");
+    if (!config->no_shm && strncmp(config->listen, "inproc://", 9) != 0)
+        w->near = near_create(w, config->spin_us < 0 ? SPIN_US_DEFAULT : config->spin_us);
     watch(w);
     return 0;
 }
@@ -422,6 +435,7 @@ void worker_destroy(struct worker *w)
     sock_close(w->sock);
     queue_destroy(w->queue);
     peers_destroy(w->peers);
+    near_destroy(w->near);
     wirebuf_pool_destroy(w->bufs);
     compute_destroy(w->compute);
     expert_set_destroy(w->set);
@@ -440,10 +454,12 @@ const char *worker_endpoint(const struct worker *w)
 void worker_stats_get(const struct worker *w, struct worker_stats *out)
 {
     struct sock_stats sock;
+    struct near_stats near;
     sock_stats_get(w->sock, &sock);
     *out = w->stats;
-    out->bytes_in = sock.bytes_received;
-    out->bytes_out = sock.bytes_sent;
+    near_stats_get(w->near, &near);
+    out->bytes_in = sock.bytes_received + near.bytes_in;
+    out->bytes_out = sock.bytes_sent + near.bytes_out;
     out->peers = peers_count(w->peers);
     out->queued = queue_count(w->queue);
     out->experts = expert_set_count(w->set);

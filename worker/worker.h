@@ -27,6 +27,7 @@ struct worker_config {
     int fixed;                    /* coordinators may not change what is held */
     const struct wire_keys *keys; /* encrypt, and who may ask (proto/keys.h); NULL: in the clear */
     int insecure;                 /* in the clear where other hosts reach it */
+    int no_shm;                   /* coordinators on this host go by ZeroMQ too */
     int64_t fetch_bytes_s; /* how fast weights are given away; 0: FETCH_BYTES_S; < 0: never */
 };
 

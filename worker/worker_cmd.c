@@ -28,7 +28,7 @@ struct worker_args {
     const char *model, *listen, *experts, *part, *placement, *domain, *precision, *name, *packed;
     const char *key, *allow;
     int64_t threads, credits, row_limit, spin_us, ready_fd, fetch_rate;
-    int insecure, fixed;
+    int insecure, fixed, no_shm;
 };
 
 /* ---- which experts ---- */
@@ -201,6 +201,8 @@ static int args_parse(int argc, char **argv, struct worker_args *a, struct err *
          "coordinators that have the same key may ask, or those that --allow names",
          0, 0},
         {"allow", 0, OPT_STR, &a->allow, "FILE", "public keys that may ask, a line each", 0, 0},
+        {"no-shm", 0, OPT_FLAG, &a->no_shm, NULL,
+         "share no memory with coordinators on this host: rows go the\nendpoint's way", 0, 0},
         {"insecure", 0, OPT_FLAG, &a->insecure, NULL,
          "listen on an address that other hosts reach, without keys", 0, 0},
         {"ready-fd", 0, OPT_INT, &a->ready_fd, "FD",
@@ -329,6 +331,7 @@ static int worker_main(const struct worker_args *a, struct err *err)
                                    .row_limit = (int)a->row_limit,
                                    .fixed = a->fixed,
                                    .insecure = a->insecure,
+                                   .no_shm = a->no_shm,
                                    .fetch_bytes_s = a->fetch_rate ? a->fetch_rate : -1};
     mallopt(M_MMAP_THRESHOLD, MALLOC_KEEP_BYTES);
     mallopt(M_TRIM_THRESHOLD, 4 * MALLOC_KEEP_BYTES);

@@ -1,5 +1,6 @@
 /* worker_state: what one worker is made of; private to worker.c (messages, loop, life), batch.c
- * (computing), assign.c (what it holds), fetch.c (what it gives away) and answer.c (sending). */
+ * (computing), assign.c (what it holds), fetch.c (what it gives away), near.c (shared memory) and
+ * answer.c (sending). */
 #ifndef WORKER_WORKER_STATE_H
 #define WORKER_WORKER_STATE_H
 
@@ -7,6 +8,7 @@
 #include "proto/sock.h"
 #include "worker/assign.h"
 #include "worker/fetch.h"
+#include "worker/near.h"
 #include "worker/peers.h"
 #include "worker/queue.h"
 #include "worker/worker.h"
@@ -31,6 +33,7 @@ struct worker {
     struct queue *queue;
     struct assign *assign;
     struct fetch *fetch;
+    struct near *near; /* NULL: all by ZeroMQ */
     enum precision precision;
     int fixed;                 /* Assign is refused */
     struct compute_item *item; /* [n_item_max] */
@@ -52,6 +55,8 @@ void answer(struct worker *w, const struct sock_peer *to, struct frames *f);
 /* answer_error: an Error about `call` (0: about no call), counted and logged. */
 void answer_error(struct worker *w, const struct sock_peer *to, uint64_t call, enum wire_error code,
                   const char *text);
+/* worker_take acts on one message, however it came. It may take the frames with frames_move. */
+void worker_take(struct worker *w, const struct sock_peer *from, struct frames *f);
 /* batch_run computes and answers what waits for the layer of the oldest request. */
 void batch_run(struct worker *w);
 /* batch_reserve: room for n items. 0 or -1. */

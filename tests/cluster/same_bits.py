@@ -49,7 +49,7 @@ def axes(n_expert, domains=()):
     return {**place,
             "--workers": [1, 2, 3, 8] if n_expert else [1], "--transport": ["inproc", "ipc", "tcp"],
             "batch": [False, True], "--prefill-chunk": [None, 5], "--threads": [1, 2],
-            "--worker-threads": [1, 2], "--micro-batches": [1, 2],
+            "--worker-threads": [1, 2], "--micro-batches": [1, 2], "--no-shm": [False, True],
             "--speculate": ["off", "ngram", "ngram:2"],
             "--max-batch-rows": [None, 24]}
 
@@ -79,8 +79,9 @@ def product(values):
 
 
 def options_of(row):
-    return [word for name, value in row.items() if name.startswith("--") and value is not None
-            for word in (name, str(value))]
+    given = [(name, value) for name, value in row.items() if name.startswith("--")]
+    return [word for name, value in given if value is not None and value is not False
+            for word in ((name,) if value is True else (name, str(value)))]
 
 
 def words(row):

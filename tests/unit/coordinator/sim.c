@@ -654,7 +654,12 @@ struct sim *sim_create(const struct sim_config *config)
         w->held = malloc(n);
         memcpy(w->held, config->held + (size_t)i * n, n);
     }
-    s->transport = (struct transport){s, sim_open, sim_close, sim_send, sim_recv, sim_wait, NULL};
+    s->transport = (struct transport){.self = s,
+                                      .open = sim_open,
+                                      .close = sim_close,
+                                      .send = sim_send,
+                                      .recv = sim_recv,
+                                      .wait = sim_wait};
     s->clock = (struct clock){sim_now, s};
     return s;
 }

@@ -238,6 +238,14 @@ static void bad_welcome_is_refused(void **state)
         d->welcome.held.len = 3);
     BAD(MSG_WELCOME, WIRE_MALFORMED, "Welcome.held has 0 bytes", d->welcome.held.len = 0);
     BAD(MSG_WELCOME, WIRE_MALFORMED, "bits set behind the last expert", d->held[3] = 0x40);
+    BAD(MSG_WELCOME, WIRE_MALFORMED, "Welcome.door has 64 bytes; at most 63",
+        (memset(d->text, 'n', 64), d->welcome.door = d->text));
+    BAD(MSG_WELCOME, WIRE_MALFORMED, "Welcome.door has a control character",
+        (memcpy(d->text, "\x1b", 2), d->welcome.door = d->text));
+    BAD(MSG_WELCOME, WIRE_MALFORMED, "Welcome.door_token has 0 bytes; it must have 16",
+        (memcpy(d->text, "x", 2), d->welcome.door = d->text));
+    BAD(MSG_WELCOME, WIRE_MALFORMED, "Welcome.door_token has 3 bytes; it must have 0",
+        (d->welcome.door_token = (ProtobufCBinaryData){3, (uint8_t *)d->text}));
     struct draft d;
     draft_init(&d);
     d.header.kind_case = SIGMOE__HEADER__KIND_WELCOME;

@@ -76,7 +76,8 @@ static void largest_welcome_comes_back(void **state)
                              .row_limit = LIMIT_ROWS,
                              .threads = 0,
                              .held = held,
-                             .held_bytes = held_bytes};
+                             .held_bytes = held_bytes,
+                             .offer = {"sigmoe-door", {1, 2, 3, [15] = 9}}};
     struct wire_shape big = {.n_layer = LIMIT_LAYERS, .n_expert = LIMIT_EXPERTS};
     struct frames f;
     struct msg m;
@@ -90,6 +91,8 @@ static void largest_welcome_comes_back(void **state)
         assert_int_equal(m.u.welcome.row_limit, in.row_limit);
         assert_int_equal(m.u.welcome.held_bytes, held_bytes);
         assert_memory_equal(m.u.welcome.held, held, held_bytes);
+        assert_string_equal(m.u.welcome.offer.name, "sigmoe-door");
+        assert_memory_equal(m.u.welcome.offer.token, in.offer.token, SHM_TOKEN_BYTES);
         msg_free(&m);
     }
     frames_close(&f);
