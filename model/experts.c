@@ -1,10 +1,11 @@
-/* experts: the experts a process holds, one mapping each. A mapping of its own lets drop give the
- * memory back at once, whatever else is held; it costs at most a page of rounding (an OLMoE expert
- * in bf16 is six huge pages to the byte). With a packed cache it is a file's mapping. The table
- * holds atomic pointers: an expert becomes visible whole. */
+/* experts: the experts a process holds. Each is a slab among others of one reservation
+ * (model/slabs.h), or a file's mapping where there is a packed cache; either way drop gives the
+ * memory back at once, whatever else is held. The table holds atomic pointers: an expert becomes
+ * visible whole. */
 #include "base/arena.h"
 #include "model/pack_job.h"
 #include "model/packed_cache.h"
+#include "model/slabs.h"
 #include "model/weights.h"
 
 #include <stdatomic.h>
@@ -26,8 +27,9 @@ struct expert_set {
     const struct model *model;
     enum precision precision;
     enum dtype dtype;
-    uint64_t layout;                 /* pack_layout_hash; 0 without a packed cache */
-    size_t slab_bytes;               /* the same for every expert */
+    uint64_t layout;   /* pack_layout_hash; 0 without a packed cache */
+    size_t slab_bytes; /* the same for every expert */
+    struct slabs *slabs;
     _Atomic(struct expert *) *table; /* [n_layer, n_expert] */
     _Atomic uint64_t bytes;
     _Atomic int count, mapped;
@@ -86,9 +88,15 @@ int expert_set_create(const struct model *model, enum precision precision, struc
         return err_set(err, ERR_LIMIT, "an expert of [%d, %d] is too large to be packed",
                        desc->d_ff_expert, desc->d_model);
     struct expert_set *set = calloc(1, sizeof(*set));
-    if (set)
+    if (set) {
         set->table = calloc(n, sizeof(*set->table));
-    if (!set || !set->table) {
+        set->slabs = slabs_create(n, total);
+    }
+    if (!set || !set->table || !set->slabs) {
+        if (set) {
+            slabs_destroy(set->slabs);
+            free(set->table);
+        }
         free(set);
         return err_set(err, ERR_NOMEM, "no memory for a table of %zu experts", n);
     }
@@ -170,7 +178,7 @@ static void slab_free(const struct expert_set *set, const struct slab *slab)
     if (slab->mapped)
         packed_cache_unmap(slab->data, set->slab_bytes);
     else
-        mem_unmap(slab->data, set->slab_bytes);
+        slabs_give(set->slabs, slab->data);
 }
 
 /* slab_pack: the slab filled from the checkpoint, and mapped from the packed cache where that takes
@@ -179,19 +187,19 @@ static int slab_pack(const struct expert_set *set, const struct packed_key *key,
                      struct progress *progress, struct slab *out, struct err *err)
 {
     struct pack_job job[N_PART];
-    unsigned char *slab = mem_map(set->slab_bytes);
+    unsigned char *slab = slabs_take(set->slabs);
     if (!slab)
         return err_set(err, ERR_NOMEM, "no memory for expert %d of layer %d (%zu bytes)",
                        key->expert, key->layer, set->slab_bytes);
     int n_job = jobs_lay(set, key->layer, key->expert, slab, job, err);
     int rc = n_job < 0 ? n_job : pack_jobs_run(job, n_job, set->model->ck, team, progress, err);
     if (rc) {
-        mem_unmap(slab, set->slab_bytes);
+        slabs_give(set->slabs, slab);
         return rc;
     }
     void *map = key->layout ? packed_cache_put(key, slab) : NULL;
     if (map)
-        mem_unmap(slab, set->slab_bytes);
+        slabs_give(set->slabs, slab);
     *out = (struct slab){map ? map : slab, map != NULL};
     return 0;
 }
@@ -328,6 +336,7 @@ void expert_set_destroy(struct expert_set *set)
     for (int layer = 0; layer < set->model->desc.n_layer; layer++)
         for (int expert = 0; expert < set->model->desc.n_expert; expert++)
             expert_set_drop(set, layer, expert);
+    slabs_destroy(set->slabs);
     free(set->table);
     free(set);
 }

@@ -268,19 +268,33 @@ int quant_find(const struct checkpoint *ck, const struct model_desc *desc, enum 
 
 /* ---- rows ---- */
 
+/* Words are little-endian, as this machine is, so an integer is a byte, or half of one, in order. */
+static void row_unpack_i8(const unsigned char *byte, int k, int8_t *q)
+{
+    for (int i = 0; i < k; i++)
+        q[i] = (int8_t)(byte[i] ^ 0x80);
+}
+
+static void row_unpack_i4(const unsigned char *byte, int k, int8_t *q)
+{
+    for (int i = 0; i + 1 < k; i += 2) {
+        q[i] = (int8_t)((byte[i / 2] & 15) - 8);
+        q[i + 1] = (int8_t)((byte[i / 2] >> 4) - 8);
+    }
+    if (k % 2)
+        q[k - 1] = (int8_t)((byte[k / 2] & 15) - 8);
+}
+
 void quant_row(const struct quant_source *s, int row, int8_t *q, uint16_t *scale)
 {
-    int bits = s->dtype == DTYPE_I4 ? 4 : 8, each = 32 / bits, exact = 1;
-    uint32_t mask = (1u << bits) - 1;
-    int offset = 1 << (bits - 1);
-    const char *words = (const char *)s->packed->data +
-                        (size_t)row * (size_t)quant_words(s->dtype, s->k) * sizeof(uint32_t);
-    for (int i = 0; i < s->k; i += each) {
-        uint32_t word;
-        memcpy(&word, words + (size_t)(i / each) * sizeof(word), sizeof(word));
-        for (int j = 0; j < each && i + j < s->k; j++)
-            q[i + j] = (int8_t)((int)(word >> (bits * j) & mask) - offset);
-    }
+    int exact = 1;
+    const unsigned char *words =
+        (const unsigned char *)s->packed->data +
+        (size_t)row * (size_t)quant_words(s->dtype, s->k) * sizeof(uint32_t);
+    if (s->dtype == DTYPE_I4)
+        row_unpack_i4(words, s->k, q);
+    else
+        row_unpack_i8(words, s->k, q);
     size_t n_group = (size_t)s->scale->dim[1];
     for (size_t g = 0; g < n_group; g++)
         scale[g] = scale_bits(s->scale, (size_t)row * n_group + g, &exact);
