@@ -268,7 +268,8 @@ int quant_find(const struct checkpoint *ck, const struct model_desc *desc, enum 
 
 /* ---- rows ---- */
 
-/* Words are little-endian, as this machine is, so an integer is a byte, or half of one, in order. */
+/* Words are little-endian, as this machine is, so an integer is a byte, or half of one, in order.
+ */
 static void row_unpack_i8(const unsigned char *byte, int k, int8_t *q)
 {
     for (int i = 0; i < k; i++)
