@@ -7,7 +7,10 @@
 static const struct import_kind kinds[] = {
     {"routes", "a route file, to recover, to merge or to label", import_routes},
     {"csv", "lines layer,expert[,count]; a header line is allowed", import_csv},
-    {"sglang", "a dump of SGLang's expert distribution recorder, mode stat (.pt)", import_sglang},
+    {"sglang", "a dump of SGLang's expert distribution recorder: stat, per_pass or per_token (.pt)",
+     import_sglang},
+    {"scores", "JSON of activations by layer and expert, as published for DeepSeek-V3",
+     import_scores},
     {"vllm", "vLLM's JSON responses with routed_experts, one or many", import_vllm},
     {"esft", "raw [layer][token][k] ids beside a JSON description (ESFT's DeepSeek-V2-Lite)",
      import_esft},
@@ -38,6 +41,8 @@ const struct import_kind *import_guess(const char *path)
     static const char *const guesses[][2] = {{".routes", "routes"}, {".routes.part", "routes"},
                                              {".csv", "csv"},       {".pt", "sglang"},
                                              {".jsonl", "vllm"},    {".ndjson", "vllm"}};
+    if (strstr(path, "expert_scores") && ends_with(path, ".json"))
+        return import_find("scores");
     for (size_t i = 0; i < sizeof(guesses) / sizeof(*guesses); i++)
         if (ends_with(path, guesses[i][0]))
             return import_find(guesses[i][1]);
@@ -65,8 +70,22 @@ int import_put(struct import *import, const struct routes_run *run, const int32_
     return routes_write(import->writer, run, token, expert, weight, ld, err);
 }
 
+int import_plain(const char *path, struct err *err)
+{
+    static const char *const packed[][2] = {
+        {".xz", "xz -dk"}, {".gz", "gunzip -k"}, {".zst", "zstd -d"}, {".bz2", "bunzip2 -k"}};
+    for (size_t i = 0; i < sizeof(packed) / sizeof(*packed); i++)
+        if (ends_with(path, packed[i][0]))
+            return err_set(err, ERR_MODEL, "%s is compressed; unpack it first: %s %s", path,
+                           packed[i][1], path);
+    return 0;
+}
+
 int import_run(const struct import_kind *kind, struct import *import, struct err *err)
 {
+    int packed = import_plain(import->from, err);
+    if (packed)
+        return packed;
     import->writer = NULL;
     import->n_token = 0;
     int rc = kind->run(import, err);

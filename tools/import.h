@@ -30,6 +30,9 @@ const struct import_kind *import_at(int i);
 /* import_guess: the kind a file's name suggests, or NULL. */
 const struct import_kind *import_guess(const char *path);
 
+/* import_plain refuses files that are compressed, in words that say how to unpack them. */
+int import_plain(const char *path, struct err *err);
+
 /* import_run reads import->from and leaves a whole file under import->to, or nothing. */
 int import_run(const struct import_kind *kind, struct import *import, struct err *err);
 
@@ -40,6 +43,7 @@ int import_label(struct import *import, const char *label, int *out, struct err 
 int import_put(struct import *import, const struct routes_run *run, const int32_t *token,
                const int32_t *expert, const float *weight, size_t ld, struct err *err);
 
+int import_scores(struct import *import, struct err *err);
 int import_routes(struct import *import, struct err *err);
 int import_csv(struct import *import, struct err *err);
 int import_esft(struct import *import, struct err *err);

@@ -113,8 +113,11 @@ static int convert(struct plan_loads *loads, const struct import_kind *kind, con
 int plan_loads_open(struct plan_loads *loads, const char *path, struct err *err)
 {
     const struct import_kind *kind = import_guess(path);
-    int rc = kind && strcmp(kind->name, "routes") != 0 ? convert(loads, kind, path, err)
-                                                       : routes_open(path, &loads->reader, err);
+    int rc = import_plain(path, err);
+    if (rc)
+        return rc;
+    rc = kind && strcmp(kind->name, "routes") != 0 ? convert(loads, kind, path, err)
+                                                   : routes_open(path, &loads->reader, err);
     if (rc)
         return rc;
     const struct routes_spec *spec = routes_spec_of(loads->reader);

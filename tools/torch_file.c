@@ -138,31 +138,72 @@ static int tensor_read(const struct pickle_node *call, const uint8_t *zip, size_
     return 0;
 }
 
-int torch_bytes_tensor(const uint8_t *zip, size_t n, const char *path, const char *key,
-                       struct torch_tensor *out, struct err *err)
+static int tensor_of(const struct pickle_node *dict, const uint8_t *zip, size_t n, const char *path,
+                     const char *key, struct torch_tensor *out, struct err *err)
+{
+    const struct pickle_node *value = pickle_get(dict, key);
+    return value ? tensor_read(value, zip, n, path, key, out, err)
+                 : err_set(err, ERR_MODEL, "%s: has no \"%s\"", path, key);
+}
+
+static int pickle_of(const uint8_t *zip, size_t n, const char *path, struct pickle **out,
+                     struct err *err)
 {
     size_t bytes;
     const uint8_t *data;
-    struct pickle *pickle = NULL;
     int rc = zip_stored_find(zip, n, "/data.pkl", path, &data, &bytes, err);
-    if (rc == 0)
-        rc = pickle_parse(data, bytes, path, &pickle, err);
-    if (rc == 0) {
-        const struct pickle_node *value = pickle_get(pickle_root(pickle), key);
-        rc = value ? tensor_read(value, zip, n, path, key, out, err)
-                   : err_set(err, ERR_MODEL, "%s: has no \"%s\"", path, key);
-    }
+    return rc ? rc : pickle_parse(data, bytes, path, out, err);
+}
+
+int torch_bytes_tensor(const uint8_t *zip, size_t n, const char *path, const char *key,
+                       struct torch_tensor *out, struct err *err)
+{
+    struct pickle *pickle = NULL;
+    int rc = pickle_of(zip, n, path, &pickle, err);
+    rc = rc ? rc : tensor_of(pickle_root(pickle), zip, n, path, key, out, err);
     pickle_destroy(pickle);
     return rc;
 }
 
-int torch_file_tensor(const char *path, const char *key, struct torch_tensor *out, struct err *err)
+struct torch_file {
+    const char *path;
+    char *bytes;
+    size_t n;
+    struct pickle *pickle;
+};
+
+int torch_file_open(const char *path, struct torch_file **out, struct err *err)
 {
-    char *text = NULL;
-    size_t n = 0;
-    int rc = file_read(path, FILE_BYTES_MAX, &text, &n, err);
-    if (rc == 0)
-        rc = torch_bytes_tensor((const uint8_t *)text, n, path, key, out, err);
-    free(text);
-    return rc;
+    struct torch_file *f = calloc(1, sizeof(*f));
+    if (!f)
+        return err_set(err, ERR_NOMEM, "%s: no memory to read it", path);
+    f->path = path;
+    int rc = file_read(path, FILE_BYTES_MAX, &f->bytes, &f->n, err);
+    rc = rc ? rc : pickle_of((const uint8_t *)f->bytes, f->n, path, &f->pickle, err);
+    if (rc) {
+        torch_file_close(f);
+        return rc;
+    }
+    *out = f;
+    return 0;
+}
+
+void torch_file_close(struct torch_file *f)
+{
+    if (!f)
+        return;
+    pickle_destroy(f->pickle);
+    free(f->bytes);
+    free(f);
+}
+
+const struct pickle_node *torch_file_root(const struct torch_file *f)
+{
+    return pickle_root(f->pickle);
+}
+
+int torch_file_tensor(const struct torch_file *f, const struct pickle_node *dict, const char *key,
+                      struct torch_tensor *out, struct err *err)
+{
+    return tensor_of(dict, (const uint8_t *)f->bytes, f->n, f->path, key, out, err);
 }

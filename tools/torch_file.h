@@ -6,6 +6,7 @@
 #define TOOLS_TORCH_FILE_H
 
 #include "base/err.h"
+#include "tools/pickle.h"
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,10 +17,17 @@ struct torch_tensor {
     int64_t dim[TORCH_DIMS_MAX];
     double *value; /* [product of dim], row-major; the caller's to free */
 };
-/* torch_file_tensor reads the tensor under `key` of the dictionary that the file holds. ERR_MODEL,
- * naming `path`, when the file is something else or has no such tensor of numbers. */
-int torch_file_tensor(const char *path, const char *key, struct torch_tensor *out, struct err *err);
-/* torch_bytes_tensor: the same from a file's bytes; `path` is used in messages. */
+struct torch_file;
+/* torch_file_open: ERR_MODEL, naming `path`, when the file is something else. */
+int torch_file_open(const char *path, struct torch_file **out, struct err *err);
+void torch_file_close(struct torch_file *f);
+/* torch_file_root: what was saved; lives as long as f. */
+const struct pickle_node *torch_file_root(const struct torch_file *f);
+/* torch_file_tensor reads the tensor under `key` of a dictionary of the file. ERR_MODEL when there
+ * is no such tensor of numbers. */
+int torch_file_tensor(const struct torch_file *f, const struct pickle_node *dict, const char *key,
+                      struct torch_tensor *out, struct err *err);
+/* torch_bytes_tensor: of the dictionary that a file's bytes hold; `path` is used in messages. */
 int torch_bytes_tensor(const uint8_t *zip, size_t n, const char *path, const char *key,
                        struct torch_tensor *out, struct err *err);
 

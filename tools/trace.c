@@ -211,6 +211,9 @@ static int trace_convert(const char *from, const char *to, const struct trace_as
                          struct err *err)
 {
     const struct import_kind *kind = ask->format ? import_find(ask->format) : import_guess(from);
+    int packed = import_plain(from, err);
+    if (packed)
+        return packed;
     struct import import = {.from = from,
                             .to = to,
                             .model = ask->model,
@@ -221,12 +224,13 @@ static int trace_convert(const char *from, const char *to, const struct trace_as
     if (!to)
         return err_set(err, ERR_USAGE, "where to? sigmoe trace convert FROM TO");
     if (!kind && ask->format)
-        return err_set(err, ERR_USAGE, "--format %s: there are routes, csv, sglang, vllm and esft",
+        return err_set(err, ERR_USAGE,
+                       "--format %s: there are routes, csv, sglang, scores, vllm and esft",
                        ask->format);
     if (!kind)
         return err_set(err, ERR_USAGE,
                        "%s: its name does not tell what it is; say --format routes, csv, sglang, "
-                       "vllm or esft",
+                       "scores, vllm or esft",
                        from);
     int rc = import_run(kind, &import, err);
     if (rc == 0)

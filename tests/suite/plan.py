@@ -6,6 +6,7 @@ usage: plan.py --sigmoe SIGMOE
 """
 import base64
 import json
+import lzma
 import os
 import shutil
 import struct
@@ -18,6 +19,7 @@ import zipfile
 SIGMOE = ""
 ROUTES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..", "shared", "data",
                       "routes", "dsv2lite.json")
+SCORES = os.path.join(os.path.dirname(ROUTES), "dsv3_0324_expert_scores_4k.json.xz")
 
 
 def npy(shape, descr, data):
@@ -42,6 +44,47 @@ def torch_file(path, steps, layers, experts, counts, storage=b"LongStorage"):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as z:
         z.writestr("archive/data.pkl", pickle)
         z.writestr("archive/data/0", struct.pack("<%dq" % len(counts), *counts))
+
+
+class Torch:
+    """What torch.save writes for dictionaries, lists, numbers and tensors, protocol 2."""
+
+    def __init__(self, value):
+        self.data = []
+        self.pickle = b"\x80\2" + self.of(value) + b"."
+
+    @staticmethod
+    def tensor(shape, values, storage=b"LongStorage", code="q"):
+        return ("tensor", shape, values, storage, code)
+
+    def of(self, value):
+        if value is None:
+            return b"N"
+        if isinstance(value, int):
+            return b"J" + struct.pack("<i", value)
+        if isinstance(value, str):
+            return b"X" + struct.pack("<I", len(value)) + value.encode()
+        if isinstance(value, dict):
+            return b"}(" + b"".join(self.of(k) + self.of(v) for k, v in value.items()) + b"u"
+        if isinstance(value, list):
+            return b"](" + b"".join(map(self.of, value)) + b"e"
+        _, shape, values, storage, code = value
+        strides = [1]
+        for size in reversed(shape[1:]):
+            strides.insert(0, strides[0] * size)
+        name = str(len(self.data))
+        self.data.append(struct.pack("<%d%s" % (len(values), code), *values))
+        return (b"ctorch._utils\n_rebuild_tensor_v2\n((" + self.of("storage") + b"ctorch\n" + storage
+                + b"\n" + self.of(name) + self.of("cpu") + self.of(len(values)) + b"tQ" + self.of(0)
+                + b"(" + b"".join(map(self.of, shape)) + b"t("
+                + b"".join(map(self.of, strides)) + b"t\x89ccollections\nOrderedDict\n)RtR")
+
+    def write(self, path):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as z:
+            z.writestr("archive/data.pkl", self.pickle)
+            for i, data in enumerate(self.data):
+                z.writestr("archive/data/%d" % i, data)
+        return path
 
 
 class Plan(unittest.TestCase):
@@ -128,6 +171,95 @@ class Plan(unittest.TestCase):
         self.assertEqual((info["layers"], info["experts"], info["tokens"]), ([1], 8, 300))
         first = [r[5] for r in self.head(self.path("d.routes"), 300)]
         self.assertTrue(abs(first.count("4") - 100) <= 2)
+
+    # Layer 1 has four experts and a copy of expert 2, at place 4; layer 0 is dense.
+    MAP = Torch.tensor([2, 5], [0, 1, 2, 3, 2] * 2)
+
+    def test_sglang_passes_are_added_up_over_the_copies_of_an_expert(self):
+        records = [{"forward_pass_id": i, "rank": 0, "gatherer_key": "primary",
+                    "global_physical_count": Torch.tensor([2, 5], [0] * 5 + [10, 20, 5, 0, 15],
+                                                          b"IntStorage", "i")} for i in range(2)]
+        path = Torch({"records": records, "last_physical_to_logical_map": self.MAP}).write(
+            self.path("p.pt"))
+        self.sigmoe("trace", "convert", path, self.path("p.routes"))
+        info = self.info(self.path("p.routes"))
+        self.assertEqual((info["layers"], info["experts"], info["tokens"]), ([1], 4, 100))
+        first = [r[5] for r in self.head(self.path("p.routes"), 100)]
+        for expert, count in zip("0123", (20, 40, 40, 0)):
+            self.assertTrue(abs(first.count(expert) - count) <= 2, first)
+
+    def sglang_tokens(self, **changes):
+        none = [-1] * 4
+
+        def ids(*slots):  # two of four slots are the model's
+            return none * len(slots) + [x for s in slots for x in (*s, -1, -1)]
+        prefill = {"input_ids": [11, 12, 13], "positions": [5, 6, 0], "extend_seq_lens": [2, 1],
+                   "forward_mode": 1, "misc_objects": [],
+                   "topk_ids_of_layer": Torch.tensor([2, 3, 4], ids((0, 4), (1, 3), (3, 2)),
+                                                     b"IntStorage", "i")}
+        decode = {"input_ids": [21, 22], "positions": [7, 1], "extend_seq_lens": None,
+                  "forward_mode": 2, "misc_objects": [],
+                  "topk_ids_of_layer": Torch.tensor([2, 2, 4], ids((4, 1), (0, 3)),
+                                                    b"IntStorage", "i")}
+        return Torch({"records": [{**prefill, **changes}, decode],
+                      "last_physical_to_logical_map": self.MAP}).write(self.path("t.pt"))
+
+    def test_sglang_tokens_come_back_with_their_sequences(self):
+        self.sigmoe("trace", "convert", self.sglang_tokens(), self.path("t.routes"), "--domain", "zh")
+        info = self.info(self.path("t.routes"))
+        self.assertEqual((info["layers"], info["experts"], info["tokens"], info["top_k"]),
+                         ([1], 4, 5, 2))
+        rows = self.head(self.path("t.routes"), 5)
+        self.assertEqual([row[5:7] for row in rows],
+                         [["0", "2"], ["1", "3"], ["3", "2"], ["2", "1"], ["0", "3"]])
+        self.assertEqual(len({row[0] for row in rows}), 4, rows)
+
+    def test_sglang_records_that_do_not_fit_are_refused(self):
+        for words, changes in (("positions", {"positions": [1]}), ("a position", {"input_ids": [1, 2, "x"]}),
+                               ("names copy 5 of 5", {"topk_ids_of_layer": Torch.tensor(
+                                   [2, 3, 1], [-1] * 5 + [5], b"IntStorage", "i")}),
+                               ("does not hold", {"topk_ids_of_layer": Torch.tensor(
+                                   [1, 3, 1], [0, 1, 2], b"IntStorage", "i")}),
+                               ("no plain tensor", {"topk_ids_of_layer": 3})):
+            words = "position" if words == "positions" else words
+            self.refused(words, "trace", "convert", self.sglang_tokens(**changes), self.path("v"), code=3)
+        for words, root in (("no list", {"records": []}),
+                            ("last_physical", {"records": [{"rank": 0}]}),
+                            ("copy 1 is of expert -1", {
+                                "records": [{"rank": 0}],
+                                "last_physical_to_logical_map": Torch.tensor([1, 2], [0, -1])}),
+                            ("has no \"global_physical_count\"", {
+                                "records": [{"rank": 0}],
+                                "last_physical_to_logical_map": Torch.tensor([1, 2], [0, 1])})):
+            self.refused(words, "trace", "convert", Torch(root).write(self.path("u.pt")),
+                         self.path("v"), code=3)
+
+    def test_published_counts_of_deepseek_v3_are_loads(self):
+        layer = {"scores": [1.5, 2.5, 0.1], "activations": [100, 300, 0]}
+        text = json.dumps({"layer_3": layer, "layer_10": {**layer, "activations": [10, 0, 30]}})
+        path = self.path("x_expert_scores_4k.json", text)
+        self.sigmoe("trace", "convert", path, self.path("s.routes"))
+        info = self.info(self.path("s.routes"))
+        self.assertEqual((info["layers"], info["experts"], info["tokens"]), ([3, 10], 3, 400))
+        plan = self.plan("--loads", path, "-w", 2)
+        self.assertEqual(plan["layers"], [3, 10])
+        for words, bad in (("no layer_N", {"x": layer}), ("activations", {"layer_1": {}}),
+                           ("holds no layers", {}), ("begins with a zero", {"layer_01": layer}),
+                           ("as many as", {"layer_1": layer, "layer_2": {"activations": [1]}}),
+                           ("activations", {"layer_1": {"activations": [1, -2]}})):
+            self.refused(words, "trace", "convert", self.path("b.json", json.dumps(bad)),
+                         self.path("v"), "--format", "scores", code=3)
+
+    @unittest.skipUnless(os.path.exists(SCORES), "the scores of DeepSeek-V3 are not there")
+    def test_deepseek_v3_is_evened_out(self):
+        path = self.path("dsv3_expert_scores.json")
+        with lzma.open(SCORES) as packed, open(path, "wb") as plain:
+            shutil.copyfileobj(packed, plain)
+        figures = self.plan("--loads", path, "-w", 32, "-r", 32)["imbalance"][0]
+        self.assertGreater(figures["before"], 0.3)
+        self.assertLess(figures["after"], 0.05)
+        self.refused("unpack it first", "plan", "--loads", SCORES, "-w", 2, code=3)
+        self.refused("unpack it first", "trace", "convert", SCORES, self.path("v"), code=3)
 
     def test_esft_layout_with_and_without_xz(self):
         n_layer, n_token, k = 2, 3, 2
