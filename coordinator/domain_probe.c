@@ -127,7 +127,7 @@ static int pages_have(struct domain_probe *p, struct kv *kv, int n)
 {
     int each = kv_pages_for(p->n_token), own = p->seq->n_page / each;
     own = own < n ? own : n;
-    int more = n - own, spare = kv->n_free / each;
+    int more = n - own, spare = kv_available(kv) / each;
     more = more < spare ? more : spare;
     p->n_own = own * each;
     memcpy(p->page, p->seq->page, (size_t)p->n_own * sizeof *p->page);

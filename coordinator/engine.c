@@ -86,6 +86,12 @@ int engine_create(const struct engine_config *config, struct engine **out, struc
     e->next_id = 1;
     struct sched_config sc = {c->rows_max, c->prefill_chunk, c->seqs_max, c->waiting_max};
     int rc = kv_init(&e->kv, d, dtype, kv_pages_for(c->kv_tokens), err);
+    /* A trace and a recording are of every position; what an experiment does to a row may depend on
+     * the rows beside it. */
+    int apart = c->trace != NULL || c->record != NULL || c->experiment != NULL;
+    if (rc == 0 && !c->no_prefix_cache && !apart) {
+        rc = kv_share(&e->kv, err);
+    }
     if (rc == 0) {
         rc = sched_init(&e->sched, &sc, &e->kv, err);
     }
@@ -156,10 +162,14 @@ int engine_submit(struct engine *e, const struct request *request, uint64_t *id,
     if (seq == NULL) {
         return err_set(err, ERR_NOMEM, "no memory for a request of %d tokens", request->n_prompt);
     }
-    if (d->n_domain > 0 && request->domain == DOMAIN_AUTO) {
+    if (d->n_domain == 0) {
+        seq->request.domain = 0;
+    } else if (request->domain == DOMAIN_AUTO) {
         seq->held = d->n_domain > 1 && request->n_prompt > 1;
         seq->request.domain = d->default_domain;
     }
+    int scaled = d->rope.scaling == ROPE_DYNAMIC && request->n_prompt > d->rope.max_context;
+    seq->rope_length = scaled ? request->n_prompt : 0;
     rc = sched_add(&e->sched, seq, err);
     if (rc != 0) {
         seq_destroy(seq);
@@ -261,6 +271,9 @@ static void tell_routes(const struct engine *e, const struct micro *m)
         const struct request *r = &m->span_seq[s]->request;
         for (int row = m->span[s].begin; r->on_route != NULL && row < m->span[s].end; row++) {
             size_t slot = (size_t)row * (size_t)top_k;
+            if (m->pos[row] < m->span_seq[s]->n_told) {
+                continue; /* computed again */
+            }
             r->on_route(r->user, m->pos[row], m->layer, m->slot_expert + slot,
                         m->slot_weight + slot, top_k);
         }
@@ -532,7 +545,12 @@ void engine_stats_get(const struct engine *e, struct engine_stats *out)
 {
     *out = e->stats;
     out->kv_pages = e->kv.n_page;
-    out->kv_pages_free = e->kv.n_free;
+    out->kv_pages_free = kv_available(&e->kv);
+    out->kv_pages_cached = out->kv_pages_free - e->kv.n_free;
+    out->cache_lookup_tokens = e->sched.stats.prompt_tokens;
+    out->cache_hit_tokens = e->sched.stats.cached_tokens;
+    out->cache_evictions = e->kv.prefix != NULL ? e->kv.prefix->evictions : 0;
+    out->preemptions = e->sched.stats.preemptions;
     out->running = e->sched.n_running;
     out->waiting = e->sched.n_waiting;
 }

@@ -28,7 +28,8 @@ struct engine_config {
     int seqs_max;                  /* 0: 64 */
     int waiting_max;               /* 0: 1024 */
     int n_micro;                   /* 1, 2; 0: what measurement says is faster */
-    int micro_rows_min; /* two, before anything is measured, from twice this many rows; 0: 32 */
+    int micro_rows_min;  /* two, before anything is measured, from twice this many rows; 0: 32 */
+    int no_prefix_cache; /* nothing is taken over from earlier sequences */
     enum speculate_mode
         speculate;     /* off while rows are recorded or traced: guesses are no tokens */
     int speculate_max; /* tokens guessed of a sequence a step; 0: SPECULATE_MAX */
@@ -63,7 +64,11 @@ struct engine_stats {
     int64_t wait_ns;             /* of it: nothing to compute, experts away */
     int64_t away_ns;             /* sum over dispatches, send to last row */
     struct dispatch_time time;   /* sums */
-    int kv_pages, kv_pages_free, running, waiting;
+    /* Pages; of them not needed by a running sequence; of these kept for what is in them. */
+    int kv_pages, kv_pages_free, kv_pages_cached;
+    int running, waiting;
+    uint64_t cache_lookup_tokens, cache_hit_tokens, cache_evictions; /* of prompts; pages */
+    uint64_t preemptions;
 };
 void engine_stats_get(const struct engine *e, struct engine_stats *out);
 /* engine_domain_stats: [n_domain], by index; NULL in models without domains. */

@@ -45,6 +45,10 @@ static void resolve(struct engine *e)
 int engine_probe(struct engine *e, struct err *err)
 {
     struct seq *seq = e->probe != NULL ? first_held(e) : NULL;
+    if (e->probe != NULL && domain_probe_of(e->probe) != NULL &&
+        domain_probe_of(e->probe)->n_page == 0) {
+        domain_probe_drop(e->probe); /* it gave way to others, and its pages are gone */
+    }
     if (seq == NULL) {
         return 0;
     }

@@ -23,6 +23,9 @@ static void end(struct seq *seq, enum finish reason)
 static void draw(struct engine *e, struct seq *seq, float *logits)
 {
     const struct request *r = &seq->request;
+    if (seq->n_token == seq->n_prompt && r->on_cached != NULL) {
+        r->on_cached(r->user, seq->n_cached);
+    }
     if (r->max_tokens == 0) {
         end(seq, FINISH_LENGTH);
         return;
@@ -98,7 +101,7 @@ static void logits_of(struct engine *e, struct micro *m, int32_t *row, struct se
 }
 
 /* The rows of m that need logits: the last known position of each sequence and guesses behind it,
- * or all when asked. */
+ * or all when asked, but those that were told before the sequence gave way to others. */
 void engine_take_logits(struct engine *e, struct micro *m)
 {
     int32_t row[LOGIT_ROWS];
@@ -111,7 +114,7 @@ void engine_take_logits(struct engine *e, struct micro *m)
             continue; /* guesses behind one that the other micro-batch has found wrong */
         }
         for (int r = m->span[s].begin; r < m->span[s].end; r++) {
-            if (!all && m->pos[r] < last) {
+            if (m->pos[r] < last && (!all || m->pos[r] < seq->n_told)) {
                 continue;
             }
             row[n] = r;

@@ -106,6 +106,7 @@ static int start_engine(struct host *h, const struct host_options *o, int kv_tok
                               .prefill_chunk = (int)o->prefill_chunk,
                               .seqs_max = (int)o->seqs_max,
                               .waiting_max = waiting_max,
+                              .no_prefix_cache = o->no_prefix_cache,
                               .n_micro = (int)o->n_micro,
                               .micro_rows_min = is_inside(o) ? LIMIT_ROWS : 0,
                               .speculate = o->speculate,

@@ -15,7 +15,7 @@ struct host_options {
     const char *replicas_name, *record, *packed_cache, *speculate_name, *key, *route;
     int64_t workers, threads, worker_threads, spin_us, prefill_chunk, rows_max, n_micro, kv_tokens,
         seqs_max, split_rows;
-    int insecure;
+    int insecure, no_prefix_cache;
     enum precision precision;
     enum cluster_transport transport;
     enum cluster_place place;

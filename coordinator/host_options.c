@@ -61,6 +61,10 @@ int host_options_table(struct host_options *o, struct opt *out)
          "positions the KV cache holds; 0: what is needed; to serve, all of\n"
          "--max-seqs at full length, as far as a quarter of the memory goes",
          0, LIMIT_CONTEXT},
+        {"no-prefix-cache", 0, OPT_FLAG, &o->no_prefix_cache, NULL,
+         "compute every prompt from its beginning, also where an earlier\n"
+         "sequence began alike; the tokens stay the same",
+         0, 0},
         {"replicas-by", 0, OPT_STR, &o->replicas_name, "NAME",
          "which of several holders of an expert computes: fixed,\nleast-outstanding (default), "
          "round-robin, two-choices,\nspeed (as measured), local; the tokens stay the same",

@@ -50,16 +50,27 @@ void kv_fini(struct kv *kv)
         mem_unmap(kv->memory, kv->bytes);
     }
     free(kv->free_page);
+    prefix_destroy(kv->prefix);
     memset(kv, 0, sizeof *kv);
+}
+
+int kv_share(struct kv *kv, struct err *err)
+{
+    return prefix_create(kv->n_page, &kv->prefix, err);
+}
+
+int kv_available(const struct kv *kv)
+{
+    return kv->n_free + (kv->prefix != NULL ? kv->prefix->n_idle : 0);
 }
 
 int kv_take(struct kv *kv, int n, int32_t *page)
 {
-    if (n > kv->n_free) {
+    if (n > kv_available(kv)) {
         return ERR_AGAIN;
     }
     for (int i = 0; i < n; i++) {
-        page[i] = kv->free_page[--kv->n_free];
+        page[i] = kv->n_free > 0 ? kv->free_page[--kv->n_free] : prefix_evict(kv->prefix);
     }
     return 0;
 }

@@ -113,7 +113,13 @@ static void write_runs(struct record *r, int micro, const struct micro *m)
 {
     uint64_t now_us = (uint64_t)(clock_now(r->clock) - r->start_ns) / NS_PER_US;
     for (int s = 0; s < m->n_span; s++) {
-        int begin = m->span[s].begin, n = m->span[s].end - begin;
+        /* Not what was recorded before its sequence gave way to others. */
+        int begin = m->span[s].begin, again = m->span_seq[s]->n_told - m->pos[begin];
+        begin += again > 0 ? again : 0;
+        int n = m->span[s].end - begin;
+        if (n <= 0) {
+            continue;
+        }
         struct routes_run run = {.seq = m->span_seq[s]->id,
                                  .domain = r->n_domain > 0 ? m->domain[begin] : -1,
                                  .first_pos = m->pos[begin],

@@ -1,6 +1,7 @@
 /* sched: see sched.h. */
 #include "coordinator/sched.h"
 
+#include "coordinator/seq_pages.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,7 +24,7 @@ int sched_init(struct sched *s, const struct sched_config *config, struct kv *kv
 void sched_fini(struct sched *s)
 {
     for (int i = 0; i < s->n_running; i++) {
-        kv_give(s->kv, s->running[i]->n_page, s->running[i]->page);
+        seq_pages_release(s->kv, s->running[i]);
         seq_destroy(s->running[i]);
     }
     while (s->waiting_head != NULL) {
@@ -61,15 +62,41 @@ int sched_add(struct sched *s, struct seq *seq, struct err *err)
     return 0;
 }
 
+/* ---- pages ----------------------------------------------------------------------------------- */
+
+static void adopt(struct sched *s, struct seq *seq)
+{
+    int n = seq_pages_adopt(s->kv, seq);
+    if (seq->n_preempted == 0) {
+        seq->n_cached += n;
+        s->stats.cached_tokens += (uint64_t)n;
+    }
+}
+
+/* Pages it will ask for before long: for the tokens it has and KV_PAGE more. */
+static int wanted_soon(const struct seq *seq)
+{
+    int soon = seq->n_token + KV_PAGE, ever = seq_positions(seq);
+    int n = kv_pages_for(soon < ever ? soon : ever) - seq->n_page;
+    return n > 0 ? n : 0;
+}
+
+static int fits(const struct sched *s, const struct seq *seq)
+{
+    int n = wanted_soon(seq) - seq_pages_in_use(s->kv, seq);
+    for (int i = 0; i < s->n_running; i++) {
+        n += wanted_soon(s->running[i]);
+    }
+    return n <= kv_available(s->kv);
+}
+
 static void admit(struct sched *s)
 {
     while (s->waiting_head != NULL && s->n_running < s->config.seqs_max) {
         struct seq *seq = s->waiting_head;
-        int need = kv_pages_for(seq_positions(seq));
-        if (kv_take(s->kv, need, seq->page) != 0) {
+        if (!fits(s, seq)) {
             return; /* first come, first served: nobody overtakes */
         }
-        seq->n_page = need;
         s->waiting_head = seq->next;
         if (s->waiting_head == NULL) {
             s->waiting_tail = &s->waiting_head;
@@ -77,7 +104,81 @@ static void admit(struct sched *s)
         seq->next = NULL;
         s->n_waiting--;
         s->running[s->n_running++] = seq;
+        if (seq->n_preempted == 0 && seq_pages_may_skip(s->kv, seq)) {
+            s->stats.prompt_tokens += (uint64_t)seq->n_prompt;
+        }
+        adopt(s, seq);
+        if (seq->held) {
+            seq_pages_grow(s->kv, seq, kv_pages_for(seq->n_token));
+        }
     }
+}
+
+/* The youngest gives way. */
+static void preempt(struct sched *s)
+{
+    struct seq *seq = s->running[--s->n_running];
+    seq->n_told = seq->n_done > seq->n_told ? seq->n_done : seq->n_told;
+    seq_pages_release(s->kv, seq);
+    seq->n_done = seq->n_draft = 0;
+    seq->n_preempted++;
+    s->stats.preemptions++;
+    seq->next = s->waiting_head;
+    if (s->waiting_head == NULL) {
+        s->waiting_tail = &seq->next;
+    }
+    s->waiting_head = seq;
+    s->n_waiting++;
+}
+
+/* Nobody gives way to a guess. */
+static void limit_draft(struct sched *s, struct seq *seq)
+{
+    int rows = 1 + seq->n_draft;
+    if (seq->n_draft > 0 && seq_pages_grow(s->kv, seq, kv_pages_for(seq->n_done + rows)) != 0) {
+        seq->n_draft = seq->n_page * KV_PAGE - seq->n_done - 1;
+    }
+}
+
+/* Everybody, the oldest first, gets the pages of the rows that this step may compute. */
+static void find_pages(struct sched *s)
+{
+    for (int i = 0; i < s->n_running; i++) {
+        struct seq *seq = s->running[i];
+        if (seq->held) {
+            continue;
+        }
+        adopt(s, seq);
+        int rows = seq->n_token - seq->n_done;
+        rows = rows < s->config.prefill_chunk ? rows : s->config.prefill_chunk;
+        rows = rows < s->config.rows_max ? rows : s->config.rows_max;
+        int n_page = kv_pages_for(seq->n_done + rows);
+        while (i < s->n_running && seq_pages_grow(s->kv, seq, n_page) != 0) {
+            preempt(s);
+        }
+    }
+    for (int i = 0; i < s->n_running; i++) {
+        limit_draft(s, s->running[i]);
+    }
+}
+
+/* ---- rows ------------------------------------------------------------------------------------ */
+
+/* Is the page that seq needs next computed in this step, for one that had the same before it? */
+static int under_way(const struct sched *s, int n_span, const struct seq *seq)
+{
+    int n = seq->n_shared, end = (n + 1) * KV_PAGE;
+    if (!seq_pages_may_skip(s->kv, seq) || end > seq->n_token - 1) {
+        return 0;
+    }
+    for (int i = 0; i < n_span; i++) {
+        const struct sched_span *span = &s->span[i];
+        int known = span->pos + span->end - span->begin - span->n_draft;
+        if (known >= end && seq_pages_alike(span->seq, seq)) {
+            return 1;
+        }
+    }
+    return 0;
 }
 
 static void add_span(struct sched *s, int *n_span, int *n_row, struct seq *seq, int rows, int draft)
@@ -88,7 +189,11 @@ static void add_span(struct sched *s, int *n_span, int *n_row, struct seq *seq, 
 
 int sched_plan(struct sched *s, int *n_row)
 {
+    for (int i = 0; i < s->n_running; i++) {
+        seq_pages_share(s->kv, s->running[i]);
+    }
     admit(s);
+    find_pages(s);
     int n_span = 0;
     *n_row = 0;
     for (int i = 0; i < s->n_running && *n_row < s->config.rows_max; i++) {
@@ -102,7 +207,7 @@ int sched_plan(struct sched *s, int *n_row)
     for (int i = 0; i < s->n_running && *n_row < s->config.rows_max; i++) {
         struct seq *seq = s->running[i];
         int left = seq->n_token - seq->n_done, room = s->config.rows_max - *n_row;
-        if (!seq->held && left > 1) {
+        if (!seq->held && left > 1 && !under_way(s, n_span, seq)) {
             int rows = left < s->config.prefill_chunk ? left : s->config.prefill_chunk;
             add_span(s, &n_span, n_row, seq, rows < room ? rows : room, 0);
         }
@@ -128,8 +233,7 @@ void sched_remove(struct sched *s, struct seq *seq)
             break;
         }
     }
-    kv_give(s->kv, seq->n_page, seq->page);
-    seq->n_page = 0;
+    seq_pages_release(s->kv, seq);
 }
 
 struct seq *sched_find(struct sched *s, uint64_t id)

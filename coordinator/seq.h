@@ -1,5 +1,5 @@
-/* seq: one sequence being generated: its tokens, the KV pages reserved for it, how far it has been
- * computed, and who is told. Positions [0, n_done) are in the KV cache; tokens [0, n_token) are
+/* seq: one sequence being generated: its tokens, the KV pages it has, how far it has been computed,
+ * and who is told. Positions [0, n_done) are in the KV cache; tokens [0, n_token) are
  * known. A sequence decodes when n_done == n_token - 1 and prefills while more is left. */
 #ifndef COORDINATOR_SEQ_H
 #define COORDINATOR_SEQ_H
@@ -31,6 +31,9 @@ struct request {
      * found out, the mean log-likelihood of a prompt token under each domain [n_domain]; else NULL.
      * May be NULL. */
     void (*on_domain)(void *user, int domain, const double *score, int n_domain);
+    /* on_cached: once, before the first token is drawn: how many of the prompt's positions were
+     * computed before, for another request. May be NULL. */
+    void (*on_cached)(void *user, int n_position);
     /* on_logits: before sampling. logits [vocab] of position pos; valid during the call. May be
      * NULL. */
     void (*on_logits)(void *user, int pos, const float *logits, int vocab);
@@ -60,8 +63,13 @@ struct seq {
     struct logit_bias *bias;
     int32_t *token; /* [n_prompt + max_tokens + 1]; guesses lie behind n_token */
     int n_token, n_prompt, n_done;
-    int32_t *page;
-    int n_page;                          /* reserved; 0 while waiting */
+    int32_t *page;   /* room for all it can ever need */
+    int n_page;      /* 0 while waiting */
+    int n_shared;    /* the first of them are in the prefix tree, see seq_pages.h */
+    int rope_length; /* the prompt's, where it changes the angles of positions; else 0 */
+    int n_told;      /* positions that were told when its pages were taken away */
+    int n_preempted; /* how often they were */
+    int n_cached;    /* prompt positions that were not computed, but found in the tree */
     uint16_t *n_in_prompt, *n_in_output; /* [vocab] when a penalty is on */
     int n_guess, n_draft;                /* tokens guessed; of them computed in this step */
     struct speculate_hits hits;

@@ -12,6 +12,9 @@ void trace_rows(const struct forward *f, const struct micro *m, int layer, const
     }
     for (int s = 0; s < m->n_span; s++) {
         for (int r = m->span[s].begin; r < m->span[s].end; r++) {
+            if (m->pos[r] < m->span_seq[s]->n_told) {
+                continue; /* computed again: its line is there */
+            }
             char hex[33];
             hash_hex(hash_bytes((const char *)data + (size_t)r * stride, bytes), hex);
             fprintf(f->trace->out, "%llu %d %d %s %s\n", (unsigned long long)m->span_seq[s]->id,
