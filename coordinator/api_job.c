@@ -60,6 +60,12 @@ static void on_prompt(void *user, const struct position_logprob *entry, int n)
     }
 }
 
+static void on_cached(void *user, int n_token)
+{
+    struct api_prompt *p = user;
+    p->n_cached = n_token;
+}
+
 static void count_token(struct api_choice *c)
 {
     struct api_job *j = c->job;
@@ -357,6 +363,7 @@ static int begin(struct api_job *j, int i, const struct api_params *params, stru
 {
     static const struct generation_handlers handlers = {.on_start = on_start,
                                                         .on_domain = on_domain,
+                                                        .on_cached = on_cached,
                                                         .on_prompt = on_prompt,
                                                         .on_token = on_token,
                                                         .on_done = on_done};

@@ -32,6 +32,7 @@ struct api_prompt {
     struct tok_ids ids;
     size_t n_char; /* of its text, when echoed: where the generated text begins */
     int domain;    /* -1: none, or not known yet */
+    int n_cached;  /* of its tokens: not computed, but found in the prefix cache */
     json_t *scores, *logprobs;
     struct generation *generation;
 };

@@ -9,7 +9,10 @@
  *    "tokens": {"prompt": 900, "generated": 4000},
  *    "requests": {"running": 1, "waiting": 0,                     sequences
  *                 "finished": 17, "refused": 0},
- *    "kv": {"pages": 256, "free": 250},
+ *    "kv": {"pages": 256, "free": 250,         not needed by a running sequence
+ *           "cached": 40,                      of these kept for prompts that begin alike
+ *           "lookup_tokens": 900, "hit_tokens": 512,   of prompts; found in the prefix cache
+ *           "evictions": 3, "preemptions": 0},
  *    "workers": [{"name": "w0", "endpoint": "tcp://..", "state": "up" or "down",
  *                 "experts": 512,              pairs of layer and expert it holds
  *                 "outstanding": 1,            calls
@@ -103,6 +106,16 @@ static json_t *requests_of(const struct api_counts *n, const struct engine_stats
                      (json_int_t)finished, "refused", (json_int_t)n->refused);
 }
 
+/* free counts cached pages too: nobody has to wait for them. */
+static json_t *kv_of(const struct engine_stats *e)
+{
+    return json_pack("{s:i,s:i,s:i,s:I,s:I,s:I,s:I}", "pages", e->kv_pages, "free",
+                     e->kv_pages_free, "cached", e->kv_pages_cached, "lookup_tokens",
+                     (json_int_t)e->cache_lookup_tokens, "hit_tokens",
+                     (json_int_t)e->cache_hit_tokens, "evictions", (json_int_t)e->cache_evictions,
+                     "preemptions", (json_int_t)e->preemptions);
+}
+
 static json_t *domains_of(const struct api *api)
 {
     const struct model_desc *d = &api->model->desc;
@@ -132,14 +145,13 @@ void api_live(struct api *api, const struct api_request *r)
     }
     double window = v.window_s > 0 ? v.window_s : 1;
     json_t *o = json_pack(
-        "{s:s,s:s,s:s,s:f,s:b,s:i,s:o,s:i,s:i,s:i,s:f,s:{s:f,s:f},s:o,s:{s:i,s:i}}", "model",
+        "{s:s,s:s,s:s,s:f,s:b,s:i,s:o,s:i,s:i,s:i,s:f,s:{s:f,s:f},s:o,s:o}", "model",
         api->model_name, "family", d->family, "version", SIGMOE_VERSION, "uptime_s",
         (double)(clock_now(&clock_real) - api->start_ns) / 1e9, "ready", v.n_uncovered == 0,
         "layers", d->n_layer, "sparse_layers", sparse_layers(d), "experts", d->n_expert, "top_k",
         d->top_k, "context", d->max_context, "window_s", v.window_s, "tokens_per_s", "prompt",
         (double)v.recent_prompt / window, "generated", (double)v.recent_generated / window,
-        "requests", requests_of(&api->counts, &v.engine), "kv", "pages", v.engine.kv_pages, "free",
-        v.engine.kv_pages_free);
+        "requests", requests_of(&api->counts, &v.engine), "kv", kv_of(&v.engine));
     add_workers(o, &v);
     json_object_set_new(o, "tokens",
                         json_pack("{s:I,s:I}", "prompt", (json_int_t)v.engine.prompt_tokens,

@@ -92,9 +92,22 @@ static void about_engine(FILE *f, const struct engine_stats *e)
 {
     const struct dispatch_time *t = &e->time;
     one(f, "sigmoe_kv_pages", "gauge", "Pages of the KV cache.", e->kv_pages);
-    one(f, "sigmoe_kv_pages_free", "gauge", "Of them free.", e->kv_pages_free);
+    one(f, "sigmoe_kv_pages_free", "gauge", "Of them not in use by a running sequence.",
+        e->kv_pages_free);
+    one(f, "sigmoe_kv_pages_cached", "gauge", "Of these kept for prompts that begin alike.",
+        e->kv_pages_cached);
     one(f, "sigmoe_kv_cache_usage_ratio", "gauge", "Share of KV pages in use.",
         e->kv_pages > 0 ? 1.0 - (double)e->kv_pages_free / e->kv_pages : 0);
+    one(f, "sigmoe_prefix_cache_lookup_tokens_total", "counter",
+        "Tokens of prompts that could have been found in the prefix cache.",
+        (double)e->cache_lookup_tokens);
+    one(f, "sigmoe_prefix_cache_hit_tokens_total", "counter", "Of them found, and not computed.",
+        (double)e->cache_hit_tokens);
+    one(f, "sigmoe_prefix_cache_evictions_total", "counter",
+        "Pages whose contents were given up for others.", (double)e->cache_evictions);
+    one(f, "sigmoe_preemptions_total", "counter",
+        "Times that a sequence lost its KV pages to an older one, to be computed again.",
+        (double)e->preemptions);
     one(f, "sigmoe_steps_total", "counter", "Batches computed.", (double)e->steps);
     one(f, "sigmoe_rows_total", "counter", "Rows of all batches.", (double)e->rows);
     one(f, "sigmoe_speculated_tokens_total", "counter", "Guessed tokens that were computed.",

@@ -11,16 +11,17 @@
 
 static json_t *usage_of(const struct api_job *j)
 {
-    json_int_t prompt = 0, generated = 0;
+    json_int_t prompt = 0, generated = 0, cached = 0;
     for (int i = 0; i < j->n_prompt; i++) {
         prompt += (json_int_t)j->prompt[i].ids.n;
+        cached += j->prompt[i].n_cached;
     }
     for (int i = 0; i < j->n_prompt * j->n_choice; i++) {
         generated += j->choice[i].n_token;
     }
-    return json_pack("{s:I,s:I,s:I,s:{s:i}}", "prompt_tokens", prompt, "completion_tokens",
+    return json_pack("{s:I,s:I,s:I,s:{s:I}}", "prompt_tokens", prompt, "completion_tokens",
                      generated, "total_tokens", prompt + generated, "prompt_tokens_details",
-                     "cached_tokens", 0);
+                     "cached_tokens", cached);
 }
 
 static const char *domain_of(const struct api_job *j, int prompt)

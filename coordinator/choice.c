@@ -158,6 +158,17 @@ static void on_domain(void *user, int domain, const double *score, int n_domain)
     outbox_post(c->shared->outbox, e);
 }
 
+/* What the first choice found; the others find what it computed. */
+static void on_cached(void *user, int n_position)
+{
+    struct choice *c = user;
+    struct event *e = event_create(EVENT_CACHED, c, NULL, 0);
+    if (e != NULL) {
+        e->n_cached = n_position;
+    }
+    outbox_post(c->shared->outbox, e);
+}
+
 /* ---- what may be drawn ----------------------------------------------------------------------- */
 
 static void on_mask(void *user, float *logits, int vocab)
@@ -359,6 +370,7 @@ struct request choice_request(struct choice *c)
                             .user = c,
                             .on_domain = c->index == 0 ? on_domain : NULL,
                             .on_start = on_start,
+                            .on_cached = c->index == 0 ? on_cached : NULL,
                             .on_computed = on_computed,
                             .on_route = c->route != NULL ? on_route : NULL,
                             .on_logits = s->n_top >= 0 || c->prompt != NULL ? on_logits : NULL,

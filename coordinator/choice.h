@@ -51,12 +51,12 @@ struct request choice_request(struct choice *c);
 void choice_refused(struct choice *c, const struct err *err);
 
 /* The outbox: events in order, from the engine's thread to the loop's. */
-enum event_kind { EVENT_START, EVENT_DOMAIN, EVENT_PROMPT, EVENT_TOKEN, EVENT_DONE };
+enum event_kind { EVENT_START, EVENT_DOMAIN, EVENT_CACHED, EVENT_PROMPT, EVENT_TOKEN, EVENT_DONE };
 struct event {
     struct event *next;
     struct generation *generation;
     enum event_kind kind;
-    int choice, has_logprob, n_prompt;
+    int choice, has_logprob, n_prompt, n_cached;
     int32_t token;
     size_t offset;
     struct generation_end end; /* its arrays are owned by the event */

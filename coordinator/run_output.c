@@ -297,7 +297,8 @@ static void print_json_stats(const struct run_output *o, const struct run_facts 
         "\"proposed\":%llu,\"accepted\":%llu,"
         "\"dispatches\":%llu,\"wait_share\":%.4f,\"bytes_sent\":%llu,\"bytes_received\":%llu,"
         "\"us_per_layer\":{\"away\":%.1f,\"serialise\":%.1f,\"wire\":%.1f,\"queue\":%.1f,"
-        "\"compute\":%.1f},\"workers\":%d,\"replans\":%llu,\"local_slots\":%llu,"
+        "\"compute\":%.1f},\"cached_tokens\":%llu,\"preemptions\":%llu,\"workers\":%d,\"replans\":%"
+        "llu,\"local_slots\":%llu,"
         "\"workers_lost\":%llu,\"isa\":\"%s\",\"numerics\":\"%s\",\"precision\":\"%s\"}",
         r.n_prompt, r.n_generated, (double)f->load_ns / 1e9, r.ttft_s, r.prompt_per_s,
         r.decode_per_s, (unsigned long long)e->steps, (unsigned long long)e->proposed,
@@ -306,7 +307,8 @@ static void print_json_stats(const struct run_output *o, const struct run_facts 
         (unsigned long long)f->bytes_sent, (unsigned long long)f->bytes_received,
         per((double)e->away_ns / 1e3, n), per((double)e->time.serialise_ns / 1e3, n),
         per((double)e->time.wire_ns / 1e3, n), per((double)e->time.queue_ns / 1e3, n),
-        per((double)e->time.compute_ns / 1e3, n), f->n_worker, (unsigned long long)f->pool.replans,
+        per((double)e->time.compute_ns / 1e3, n), (unsigned long long)e->cache_hit_tokens,
+        (unsigned long long)e->preemptions, f->n_worker, (unsigned long long)f->pool.replans,
         (unsigned long long)f->pool.local_slots, (unsigned long long)f->pool.workers_lost,
         f->kernels->name, f->kernels->numerics,
         o->options->host.precision == PRECISION_F32 ? "f32" : "bf16");
@@ -357,6 +359,10 @@ static void print_summary(const struct run_output *o, const struct run_facts *f,
     human_ns((double)f->load_ns, load, sizeof load);
     fprintf(stderr, "\nprompt    %d tokens, %.1f tokens/s, first token after %s\n", r.n_prompt,
             r.prompt_per_s, ttft);
+    if (e->cache_hit_tokens > 0) {
+        fprintf(stderr, "prefixes  %llu of these tokens were computed once for several prompts\n",
+                (unsigned long long)e->cache_hit_tokens);
+    }
     fprintf(stderr, "decode    %d tokens, %.1f tokens/s\n", r.n_generated, r.decode_per_s);
     if (e->proposed > 0) {
         fprintf(stderr, "guessed   %llu tokens, %llu right (%.0f %%), in %llu steps\n",

@@ -201,6 +201,11 @@ static void deliver(struct event *e)
             h->on_domain(g->user, e->domain, e->score, e->n_domain);
         }
         break;
+    case EVENT_CACHED:
+        if (h->on_cached != NULL) {
+            h->on_cached(g->user, e->n_cached);
+        }
+        break;
     case EVENT_PROMPT:
         if (h->on_prompt != NULL) {
             h->on_prompt(g->user, e->prompt, e->n_prompt);

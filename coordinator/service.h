@@ -72,6 +72,9 @@ struct generation_handlers {
     /* on_domain: once a generation, before anything else, in models with domains. score as in
      * struct request. May be NULL. */
     void (*on_domain)(void *user, int domain, const double *score, int n_domain);
+    /* on_cached: once a generation, before its first token: how many tokens of the prompt were
+     * computed before, for an earlier request. May be NULL. */
+    void (*on_cached)(void *user, int n_token);
     /* on_prompt: entry[i] is position i + 1's (the first token has no probability); n = n_prompt
      * - 1. */
     void (*on_prompt)(void *user, const struct position_logprob *entry, int n);

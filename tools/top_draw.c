@@ -109,8 +109,13 @@ static void draw_head(struct draw *d)
          number(s, "requests", "running"), number(s, "requests", "waiting"),
          number(s, "requests", "finished"));
     if (pages > 0)
-        line(d, NULL, "KV cache   %7.1f%% |%s| %.0f of %.0f pages", 100 * used / pages,
-             bar(used / pages, 24, cells, sizeof cells), used, pages);
+        line(d, NULL, "KV cache   %7.1f%% |%s| %.0f of %.0f pages, %.0f times short",
+             100 * used / pages, bar(used / pages, 24, cells, sizeof cells), used, pages,
+             number(s, "kv", "preemptions"));
+    if (number(s, "kv", "lookup_tokens") > 0)
+        line(d, NULL, "prefixes   %7.1f%% of prompt tokens found, %.0f pages kept, %.0f given up",
+             100 * number(s, "kv", "hit_tokens") / number(s, "kv", "lookup_tokens"),
+             number(s, "kv", "cached"), number(s, "kv", "evictions"));
     line(d, NULL, "%s", "");
 }
 

@@ -56,7 +56,8 @@ function showRate(s, before) {
 function showFigures(s) {
   setText($("kv"), `${(100 * s.kv.used).toFixed(s.kv.used && s.kv.used < 0.1 ? 1 : 0)} %`);
   fillGauge($("kv-meter"), s.kv.used);
-  setText($("kv-pages"), s.kv.pages ? `${s.kv.pagesUsed} of ${s.kv.pages} pages` : "");
+  const found = s.kv.found === null ? "" : `, ${(100 * s.kv.found).toFixed(0)} % of prompts found`;
+  setText($("kv-pages"), s.kv.pages ? `${s.kv.pagesUsed} of ${s.kv.pages} pages${found}` : "");
   setText($("running"), String(s.running));
   setText($("waiting"), String(s.waiting));
 }

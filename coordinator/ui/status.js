@@ -24,7 +24,8 @@ export function readStatus(s) {
     at: s.uptime_s, tokens: s.tokens, windowS: s.window_s,
     rate: s.tokens_per_s.generated, ratePrompt: s.tokens_per_s.prompt,
     running: s.requests.running, waiting: s.requests.waiting, uncovered: s.uncovered,
-    kv: { pages: s.kv.pages, pagesUsed: used, used: s.kv.pages ? used / s.kv.pages : 0 },
+    kv: { pages: s.kv.pages, pagesUsed: used, used: s.kv.pages ? used / s.kv.pages : 0,
+          found: s.kv.lookup_tokens ? s.kv.hit_tokens / s.kv.lookup_tokens : null },
     workers: s.workers.map((w, i) => workerOf(w, i, s.sparse_layers.length * s.experts)), localShare: s.coordinator.share,
     load: { layers: s.sparse_layers, recent: s.load, all: s.load_total },
   };

@@ -114,6 +114,7 @@ class Events:
             value.pop("id", None)
             value.pop("created", None)
             value.pop("sigmoe", None)  # who computed it, and how long it took
+            (value.get("usage") or {}).pop("prompt_tokens_details", None)  # what others computed
             choices = value.get("choices")
             self.add(choices[0]["index"] if choices else "end", value)
 

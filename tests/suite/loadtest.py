@@ -186,7 +186,8 @@ def served(tmp):
     status, _, err = run_sigmoe(SIGMOE, ["synth", "tiny-moe", "-o", model])
     expect(status == 0, err)
     shutil.copy(tok, model)
-    server = subprocess.Popen([SIGMOE, "serve", model, "--port", "0", "--workers", "2", "--transport", "inproc"],
+    server = subprocess.Popen([SIGMOE, "serve", model, "--port", "0", "--workers", "2", "--transport", "inproc",
+                               "--no-prefix-cache", "--speculate", "off"],  # rows are counted
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     words = server.stdout.readline().decode().split()
     if len(words) < 2 or words[0] != "ready":
