@@ -1,0 +1,139 @@
+/* engine_step: one step from its plan to what its draws ended, and what is learned from the time it
+ * took; see engine_state.h. */
+#include "coordinator/engine_state.h"
+
+static void reap_cancelled(struct engine *e)
+{
+    for (int i = e->sched.n_running - 1; i >= 0; i--) {
+        if (e->sched.running[i]->cancelled) {
+            engine_finish(e, e->sched.running[i], FINISH_ABORT, NULL);
+        }
+    }
+}
+
+static void fail_all(struct engine *e, const struct err *err)
+{
+    while (e->sched.n_running > 0) {
+        engine_finish(e, e->sched.running[e->sched.n_running - 1], FINISH_ERROR, err);
+    }
+}
+
+static void tell_start(struct seq *seq)
+{
+    const struct request *r = &seq->request;
+    if (!seq->started && r->on_start != NULL) {
+        r->on_start(r->user);
+    }
+    seq->started = 1;
+}
+
+static int choose_n_micro(const struct engine *e, int n_row, int decoding)
+{
+    const struct engine_config *c = &e->config;
+    int first = sched_n_micro(c->n_micro, c->micro_rows_min, n_row);
+    if (c->pool == NULL || c->n_micro != 0) {
+        return c->pool == NULL ? 1 : first;
+    }
+    return pingpong_choose(&e->pingpong[!decoding], n_row, first);
+}
+
+static void fill_micros(struct engine *e, int n_span, int n_row, int decoding)
+{
+    e->n_micro = choose_n_micro(e, n_row, decoding);
+    for (int i = 0; i < e->n_micro; i++) {
+        struct micro *m = e->micro[i];
+        micro_fill(&e->forward, m, e->sched.span, n_span, n_row * i / e->n_micro,
+                   n_row * (i + 1) / e->n_micro);
+        forward_embed(&e->forward, m);
+        m->layer = 0;
+        m->state = MICRO_READY;
+    }
+}
+
+static void count_prompt(struct engine *e, const struct sched_span *span)
+{
+    int known = span->seq->n_prompt - span->pos, rows = span->end - span->begin;
+    int of_prompt = known <= 0 ? 0 : known < rows ? known : rows;
+    e->stats.prompt_tokens += (uint64_t)of_prompt;
+    if (e->domain_stats != NULL) {
+        e->domain_stats[span->seq->request.domain].prompt_tokens += (uint64_t)of_prompt;
+    }
+}
+
+/* Sequences that their last draw ended. */
+static void reap_ended(struct engine *e)
+{
+    for (int i = e->sched.n_running - 1; i >= 0; i--) {
+        struct seq *seq = e->sched.running[i];
+        if (seq->ended) {
+            engine_finish(e, seq, seq->reason, NULL);
+        }
+    }
+}
+
+/* Does every row give a token, or a guess of one? */
+static int decodes_only(const struct engine *e, int n_span)
+{
+    int only = 1;
+    for (int s = 0; s < n_span; s++) {
+        const struct sched_span *span = &e->sched.span[s];
+        only = only && span->end - span->begin == 1 + span->n_draft &&
+               span->pos == span->seq->n_token - 1;
+    }
+    return only;
+}
+
+/* What steps cost decides about guesses and micro-batches. */
+static void learn(struct engine *e, int n_row, int decoding, int64_t took)
+{
+    if (decoding) {
+        step_cost_add(&e->speculate.cost, n_row, took);
+    }
+    pingpong_ran(&e->pingpong[!decoding], n_row, e->n_micro, took);
+}
+
+int engine_step(struct engine *e, struct err *err)
+{
+    reap_cancelled(e);
+    int64_t from = clock_now(e->config.clock);
+    engine_draft(e);
+    int n_row, n_span = sched_plan(&e->sched, &n_row);
+    int probed = engine_probe(e, err);
+    if (probed < 0) {
+        fail_all(e, err);
+        return probed;
+    }
+    if (n_span == 0) {
+        e->stats.step_ns += probed ? clock_now(e->config.clock) - from : 0;
+        return probed;
+    }
+    for (int s = 0; s < n_span; s++) {
+        tell_start(e->sched.span[s].seq);
+        engine_tell_domain(e, e->sched.span[s].seq, NULL);
+    }
+    int decoding = decodes_only(e, n_span);
+    fill_micros(e, n_span, n_row, decoding);
+    int rc = engine_run_layers(e, e->forward.desc->n_layer, err);
+    if (rc != 0) {
+        fail_all(e, err);
+        return rc;
+    }
+    for (int s = 0; s < n_span; s++) {
+        struct sched_span *span = &e->sched.span[s];
+        count_prompt(e, span);
+        span->seq->n_done += span->end - span->begin;
+    }
+    for (int i = 0; i < e->n_micro; i++) {
+        engine_take_logits(e, e->micro[i]);
+    }
+    engine_settle_drafts(e, n_span);
+    reap_ended(e);
+    e->stats.steps++;
+    e->stats.rows += (uint64_t)n_row;
+    int64_t took = clock_now(e->config.clock) - from;
+    e->stats.step_ns += took;
+    if (!probed) {
+        learn(e, n_row, decoding, took);
+    }
+    return 1;
+}
