@@ -9,7 +9,8 @@
  *    "tokens": {"prompt": 900, "generated": 4000},
  *    "requests": {"running": 1, "waiting": 0,                     sequences
  *                 "finished": 17, "refused": 0},
- *    "kv": {"pages": 256, "free": 250,         not needed by a running sequence
+ *    "kv": {"dtype": "bf16", "bytes": 4194304,  memory of all pages
+ *           "pages": 256, "free": 250,         not needed by a running sequence
  *           "cached": 40,                      of these kept for prompts that begin alike
  *           "lookup_tokens": 900, "hit_tokens": 512,   of prompts; found in the prefix cache
  *           "evictions": 3, "preemptions": 0},
@@ -109,7 +110,8 @@ static json_t *requests_of(const struct api_counts *n, const struct engine_stats
 /* free counts cached pages too: nobody has to wait for them. */
 static json_t *kv_of(const struct engine_stats *e)
 {
-    return json_pack("{s:i,s:i,s:i,s:I,s:I,s:I,s:I}", "pages", e->kv_pages, "free",
+    return json_pack("{s:s,s:I,s:i,s:i,s:i,s:I,s:I,s:I,s:I}", "dtype", dtype_name(e->kv_dtype),
+                     "bytes", (json_int_t)e->kv_bytes, "pages", e->kv_pages, "free",
                      e->kv_pages_free, "cached", e->kv_pages_cached, "lookup_tokens",
                      (json_int_t)e->cache_lookup_tokens, "hit_tokens",
                      (json_int_t)e->cache_hit_tokens, "evictions", (json_int_t)e->cache_evictions,

@@ -92,6 +92,7 @@ static void about_engine(FILE *f, const struct engine_stats *e)
 {
     const struct dispatch_time *t = &e->time;
     one(f, "sigmoe_kv_pages", "gauge", "Pages of the KV cache.", e->kv_pages);
+    one(f, "sigmoe_kv_bytes", "gauge", "Memory of the KV cache, used or not.", (double)e->kv_bytes);
     one(f, "sigmoe_kv_pages_free", "gauge", "Of them not in use by a running sequence.",
         e->kv_pages_free);
     one(f, "sigmoe_kv_pages_cached", "gauge", "Of these kept for prompts that begin alike.",

@@ -85,7 +85,8 @@ int engine_create(const struct engine_config *config, struct engine **out, struc
                                   c->team, &e->kv,     c->trace,   c->experiment};
     e->next_id = 1;
     struct sched_config sc = {c->rows_max, c->prefill_chunk, c->seqs_max, c->waiting_max};
-    int rc = kv_init(&e->kv, d, dtype, kv_pages_for(c->kv_tokens), err);
+    enum dtype kept = c->kv_dtype != DTYPE_NONE ? c->kv_dtype : dtype;
+    int rc = kv_init(&e->kv, d, kept, kv_pages_for(c->kv_tokens), err);
     /* A trace and a recording are of every position; what an experiment does to a row may depend on
      * the rows beside it. */
     int apart = c->trace != NULL || c->record != NULL || c->experiment != NULL;
@@ -408,6 +409,8 @@ const uint64_t *engine_load(const struct engine *e)
 void engine_stats_get(const struct engine *e, struct engine_stats *out)
 {
     *out = e->stats;
+    out->kv_dtype = e->kv.layout.dtype;
+    out->kv_bytes = e->kv.bytes;
     out->kv_pages = e->kv.n_page;
     out->kv_pages_free = kv_available(&e->kv);
     out->kv_pages_cached = out->kv_pages_free - e->kv.n_free;

@@ -22,6 +22,7 @@ struct engine_config {
     struct trace *trace;           /* NULL: off */
     struct record *record;         /* NULL: off */
     struct experiment *experiment; /* NULL: the model's own gate */
+    enum dtype kv_dtype;           /* of the KV cache; DTYPE_NONE: the precision's */
     int kv_tokens;                 /* positions the KV cache holds; 0: 4 x 4096 */
     int rows_max;                  /* rows a step; 0: 512 */
     int prefill_chunk;             /* rows of one prompt a step; 0: rows_max */
@@ -64,6 +65,8 @@ struct engine_stats {
     int64_t wait_ns;             /* of it: nothing to compute, experts away */
     int64_t away_ns;             /* sum over dispatches, send to last row */
     struct dispatch_time time;   /* sums */
+    enum dtype kv_dtype;
+    size_t kv_bytes; /* of all pages */
     /* Pages; of them not needed by a running sequence; of these kept for what is in them. */
     int kv_pages, kv_pages_free, kv_pages_cached;
     int running, waiting;

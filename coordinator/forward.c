@@ -156,19 +156,46 @@ static void qk_rows(void *arg, int begin, int end, int thread)
     }
 }
 
-static void kv_spans(void *arg, int begin, int end, int thread)
+/* Rows of one span that a thread writes at once. */
+#define KV_ROWS KV_PAGE
+
+static int kv_pieces(const struct attn_span *s)
+{
+    return (s->end - s->begin + KV_ROWS - 1) / KV_ROWS;
+}
+
+static int kv_units(const struct micro *m)
+{
+    int n = 0;
+    for (int s = 0; s < m->n_span; s++) {
+        n += kv_pieces(&m->span[s]);
+    }
+    return n;
+}
+
+/* Units [begin, end): the pieces of all spans, in order. */
+static void kv_rows(void *arg, int begin, int end, int thread)
 {
     (void)thread;
     struct row_job *j = arg;
     const struct model_desc *d = j->f->desc;
     struct kv *kv = j->f->kv;
     size_t width = (size_t)((d->n_head + 2 * d->n_kv_head) * d->d_head);
-    for (int s = begin; s < end; s++) {
+    for (int s = 0, base = 0; s < j->m->n_span && base < end; s++) {
         const struct attn_span *span = &j->m->span[s];
-        const float *k = j->m->qkv + (size_t)span->begin * width + (size_t)(d->n_head * d->d_head);
-        const float *v = k + (size_t)(d->n_kv_head * d->d_head);
-        j->f->k->kv_write(&kv->layout, kv_k(kv, j->layer), kv_v(kv, j->layer), kv->page_bytes, span,
-                          k, width, v, width);
+        int n = kv_pieces(span);
+        for (int i = begin > base ? begin - base : 0; i < n && base + i < end; i++) {
+            struct attn_span piece = *span;
+            piece.begin += i * KV_ROWS;
+            piece.pos += i * KV_ROWS;
+            piece.end = span->end - piece.begin < KV_ROWS ? span->end : piece.begin + KV_ROWS;
+            const float *k =
+                j->m->qkv + (size_t)piece.begin * width + (size_t)(d->n_head * d->d_head);
+            const float *v = k + (size_t)(d->n_kv_head * d->d_head);
+            j->f->k->kv_write(&kv->layout, kv_k(kv, j->layer), kv_v(kv, j->layer), kv->page_bytes,
+                              &piece, k, width, v, width);
+        }
+        base += n;
     }
 }
 
@@ -279,7 +306,7 @@ int forward_attention(const struct forward *f, struct micro *m, int layer, struc
                  ld_qkv);
     run_rows(f, m, w, layer, qk_rows);
     struct row_job job = {f, m, w, layer};
-    team_run(f->team, kv_spans, &job, m->n_span, ROW_CHUNK);
+    team_run(f->team, kv_rows, &job, kv_units(m), 1);
     int rc = attend(f, m, w, layer, err);
     if (rc != 0) {
         return rc;

@@ -101,6 +101,7 @@ static int start_engine(struct host *h, const struct host_options *o, int kv_tok
                               .trace = o->trace_hash != NULL ? &h->trace : NULL,
                               .record = h->record,
                               .experiment = h->experiment,
+                              .kv_dtype = o->kv_dtype,
                               .kv_tokens = o->kv_tokens > 0 ? (int)o->kv_tokens : kv_tokens,
                               .rows_max = (int)o->rows_max,
                               .prefill_chunk = (int)o->prefill_chunk,

@@ -13,10 +13,12 @@
 struct host_options {
     const char *transport_name, *precision_name, *place_name, *workers_at, *trace_hash;
     const char *replicas_name, *record, *packed_cache, *speculate_name, *key, *route;
+    const char *kv_name;
     int64_t workers, threads, worker_threads, spin_us, prefill_chunk, rows_max, n_micro, kv_tokens,
         seqs_max, split_rows;
     int insecure, no_prefix_cache;
     enum precision precision;
+    enum dtype kv_dtype;
     enum cluster_transport transport;
     enum cluster_place place;
     enum replica_choice choice;
@@ -24,7 +26,7 @@ struct host_options {
     int speculate_max;
     int no_shm;
 };
-#define HOST_OPTIONS_MAX 27
+#define HOST_OPTIONS_MAX 28
 /* host_options_table sets defaults and writes the options' rows to out [HOST_OPTIONS_MAX]; returns
  * how many. host_options_check gives the names their meaning after parsing. */
 int host_options_table(struct host_options *o, struct opt *out);

@@ -8,6 +8,7 @@ int host_options_table(struct host_options *o, struct opt *out)
 {
     *o = (struct host_options){.transport_name = "inproc",
                                .precision_name = "bf16",
+                               .kv_name = "auto",
                                .place_name = "contiguous",
                                .replicas_name = "least-outstanding",
                                .packed_cache = "off",
@@ -42,6 +43,10 @@ int host_options_table(struct host_options *o, struct opt *out)
          "share no memory with workers on this host: rows go the endpoint's way", 0, 0},
         {"precision", 0, OPT_STR, &o->precision_name, "P",
          "bf16 (default), or f32: the reference mode", 0, 0},
+        {"kv", 0, OPT_STR, &o->kv_name, "KIND",
+         "what keys and values are kept as: auto (default: as --precision says),\n"
+         "int8 (with a scale a head and position: half the memory)",
+         0, 0},
         {"packed-cache", 0, OPT_STR, &o->packed_cache, "WHERE",
          "keep packed weights on disk, so that the next start maps them:\n"
          "auto (in the checkpoint's folder), a folder, or off (default)",
@@ -103,8 +108,9 @@ int host_options_check(struct host_options *o, struct err *err)
     const struct strategy *replicas;
     static const char *const transports[] = {"inproc", "ipc", "tcp"};
     static const char *const precisions[] = {"bf16", "f32"};
+    static const char *const kinds[] = {"auto", "int8"};
     static const char *const places[] = {"contiguous", "colocated", "spread"};
-    int transport = 0, precision = 0, place = 0;
+    int transport = 0, precision = 0, place = 0, kv = 0;
     int rc = choose("transport", o->transport_name, transports, 3, "inproc, ipc or tcp", &transport,
                     err);
     if (rc == 0) {
@@ -114,9 +120,17 @@ int host_options_check(struct host_options *o, struct err *err)
         rc = choose("place", o->place_name, places, 3, "contiguous, colocated or spread", &place,
                     err);
     }
+    if (rc == 0) {
+        rc = choose("kv", o->kv_name, kinds, 2, "auto or int8", &kv, err);
+    }
+    if (rc == 0 && kv == 1 && precision == 1) {
+        rc = err_set(err, ERR_USAGE,
+                     "--kv int8 rounds what --precision f32 keeps exact; leave one of them out");
+    }
     o->place = (enum cluster_place)place;
     o->transport = (enum cluster_transport)transport;
     o->precision = precision == 1 ? PRECISION_F32 : PRECISION_BF16;
+    o->kv_dtype = kv == 1 ? DTYPE_I8 : precision_dtype(o->precision);
     if (rc == 0) {
         rc = strategy_get(STRATEGY_REPLICA, "--replicas-by", o->replicas_name, &replicas, err);
     }

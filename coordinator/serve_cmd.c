@@ -68,8 +68,8 @@ static void name_model(struct serve *s)
  * for one at least. */
 static int kv_tokens_for(const struct model_desc *d, const struct host_options *o)
 {
-    int64_t each = (int64_t)d->n_layer * 2 * d->n_kv_head * d->d_head *
-                   (o->precision == PRECISION_F32 ? 4 : 2);
+    struct kv_layout layout = {o->kv_dtype, d->n_kv_head, d->d_head};
+    int64_t each = 2 * (int64_t)d->n_layer * (int64_t)(kv_page_bytes(&layout) / KV_PAGE);
     int64_t memory = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
     int64_t want = o->seqs_max * d->max_context, fit = memory / 4 / each;
     want = want > 16384 ? want : 16384;
@@ -140,13 +140,16 @@ static void url_of(const struct serve *s, char *out, size_t size)
 static void say_ready(const struct serve *s)
 {
     const struct model_desc *d = &s->host.model->desc;
+    struct engine_stats stats;
     char url[300];
+    engine_stats_get(s->host.engine, &stats);
     url_of(s, url, sizeof url);
     fprintf(
         stderr,
-        "%s: %s, %d layers, %d experts, context %d, %s\n"
+        "%s: %s, %d layers, %d experts, context %d, %s; KV cache of %d positions in %s, %zu MiB\n"
         "try  curl %s/v1/completions -d '{\"prompt\": \"Once upon a time\", \"max_tokens\": 32}'\n",
-        s->name, d->family, d->n_layer, d->n_expert, d->max_context, s->host.kernels->name, url);
+        s->name, d->family, d->n_layer, d->n_expert, d->max_context, s->host.kernels->name,
+        stats.kv_pages * KV_PAGE, dtype_name(stats.kv_dtype), stats.kv_bytes >> 20, url);
     printf("ready %s\n", url);
     fflush(stdout);
 }

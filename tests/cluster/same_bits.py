@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The same bits: whatever the cluster's shape, one prompt's logits are equal byte for byte.
 
-For one model and each precision, the baseline is the prompt alone, in one process's threads, with
+For one model and each precision (and int8 KV, of the models in INT8_KV), the baseline is the prompt alone, in one process's threads, with
 one worker, whole prefill and one thread. Each other run changes the options below, and may put the
 prompt into a batch of 16 others; its rows of --dump-logits, prompt and generated, must be the
 baseline's bytes. The batch's other prompts are compared too, from run to run.
@@ -40,6 +40,7 @@ TARGET_AT = 6  # the prompt's place in the batch
 SEED = 20261124
 STORIES = {"stories_mixtral": {"family": "mixtral", "n_expert": 8, "top_k": 2, "seed": 1},
            "stories_qwen2_moe": {"family": "qwen2_moe", "n_expert": 8, "top_k": 3, "seed": 2}}
+INT8_KV = ("qwen3_moe", "mixtral_sliding")
 SYNTHETIC = ("tiny-sigma", "tiny-pangu")  # shapes of sigmoe synth
 
 
@@ -98,9 +99,9 @@ def first_difference(got, want, vocab):
 class Bits:
     """One model at one precision: the prompts, the baseline, and what the batch gave first."""
 
-    def __init__(self, binary, model, precision, prompt):
+    def __init__(self, binary, model, precision, prompt, kv=None):
         self.binary, self.model, self.vocab = binary, model, vocab_of(model)
-        self.common = ["--precision", precision, "--ignore-eos"]
+        self.common = ["--precision", precision, "--ignore-eos", *(["--kv", kv] if kv else [])]
         rng = random.Random(SEED)
         others = [[rng.randrange(3, self.vocab) for _ in range(rng.randint(1, 40))]
                   for _ in range(N_OTHER)]
@@ -108,7 +109,7 @@ class Bits:
         names = domains_of(model) and [*domains_of(model), "auto"]
         self.domains = [names[(i - TARGET_AT + 1) % len(names)] for i in range(N_OTHER + 1)
                         ] if names else []
-        self.label = f"{os.path.basename(model)} {precision}"
+        self.label = " ".join((os.path.basename(model), precision, *([kv] if kv else [])))
         self.batch = None
         first = {name: values[0] for name, values in axes(0).items()}
         self.baseline = self.run(first)
@@ -224,8 +225,9 @@ def check(binary, name, full):
         values = axes(n_expert, domains_of(model))
         rows = product(values) if full else covering(values, random.Random(SEED))
         failures = []
-        for precision in ("f32", "bf16"):
-            bits = Bits(binary, model, precision, prompt)
+        forms = [("f32", None), ("bf16", None), *([("bf16", "int8")] if name in INT8_KV else [])]
+        for precision, kv in forms:
+            bits = Bits(binary, model, precision, prompt, kv)
             for row in rows:
                 try:
                     bits.check(row)
@@ -236,9 +238,9 @@ def check(binary, name, full):
             if n_expert:
                 check_running_workers(bits, binary, model, precision, n_expert)
         if failures:
-            raise Failure(f"{len(failures)} of {2 * len(rows)} runs differ")
-        print(f"{name}: {2 * len(rows)} runs of {len(prompt) + N_GENERATED - 1} rows, "
-              f"both precisions, gave the baseline's bytes")
+            raise Failure(f"{len(failures)} of {len(forms) * len(rows)} runs differ")
+        print(f"{name}: {len(forms) * len(rows)} runs of {len(prompt) + N_GENERATED - 1} rows, "
+              f"{len(forms)} forms, gave the baseline's bytes")
 
 
 def self_test():

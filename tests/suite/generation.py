@@ -4,7 +4,8 @@
 Draws depend on the seed alone: the same tokens again, in a batch, and through other workers; another
 seed gives others. The end token ends a sequence, --ignore-eos goes past it. --max-tokens 0 only
 evaluates. One prompt many times is one answer many times. --trace-hash names the first stage that
-differs and finds none between one worker and three.
+differs and finds none between one worker and three. --kv int8 moves logits a little, and not in
+--precision f32.
 """
 import argparse
 import json
@@ -14,8 +15,8 @@ import sys
 import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import (Failure, TINY, generate, last_json, main_of, run_sigmoe,  # noqa: E402
-                     write_json)
+from harness import (Failure, TINY, floats, generate, last_json, main_of,  # noqa: E402
+                     run_sigmoe, write_json)
 
 MODEL = os.path.join(TINY, "olmoe")
 SAMPLING = ["--temperature", "1.5", "--top-k", "40", "--top-p", "0.95", "--min-p", "0.01",
@@ -96,6 +97,24 @@ def check_trace(binary, tmp, prompt):
     claim("--trace-hash of three workers is that of one", traces[1] == traces[0], True)
 
 
+def check_int8_kv(binary, prompt):
+    """A token's K and V are off by up to a 254th of their largest value."""
+    def logits(*options):
+        return floats(generate(binary, MODEL, [prompt], *options, max_tokens=0).logits[0])
+
+    exact, near, far = logits("--precision", "f32"), logits(), logits("--kv", "int8")
+
+    def miss(x):
+        return (sum((a - b) ** 2 for a, b in zip(x, exact)) / sum(b * b for b in exact)) ** 0.5
+
+    print(f"error of logits: bf16 {miss(near):.4f}, with int8 KV {miss(far):.4f}")
+    claim("--kv int8 moves the logits", far == near, False)
+    claim("by little", miss(far) < 2 * miss(near) + 0.01, True)
+    status, _, stderr = run_sigmoe(binary, ["run", MODEL, "--token-ids", "1,2", "--kv", "int8",
+                                            "--precision", "f32"])
+    claim("--kv int8 is refused beside --precision f32", (status, "--kv" in stderr), (2, True))
+
+
 def check(binary):
     prompt, greedy = expected()["prompt"], expected()["greedy"]
     with tempfile.TemporaryDirectory(prefix="sigmoe-generation-") as tmp:
@@ -103,6 +122,7 @@ def check(binary):
         check_end(binary, tmp, prompt, greedy)
         check_evaluation(binary, prompt)
         check_trace(binary, tmp, prompt)
+        check_int8_kv(binary, prompt)
 
 
 def main():

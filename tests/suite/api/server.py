@@ -143,6 +143,8 @@ class Itself(Api):
         s = self.get("/sigmoe/status")
         self.assertEqual((s["model"], s["sparse_layers"], s["uncovered"]), ("tiny", [0, 1, 2], 0))
         self.assertEqual([len(row) for row in s["load"]], [8, 8, 8])
+        self.assertEqual(s["kv"]["dtype"], "bf16")
+        self.assertEqual(s["kv"]["bytes"] % s["kv"]["pages"], 0)
         sums = {sum(row) for row in s["load_total"]}
         self.assertEqual(len(sums), 1, "each layer routes each row to two experts")
         self.assertGreater(sums.pop(), 0)

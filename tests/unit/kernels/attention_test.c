@@ -419,6 +419,72 @@ static void sequences_in_one_call_have_the_bits_they_have_alone(void **state)
     world_close(&w);
 }
 
+/* ---- int8 ---- */
+
+/* The error of int8 KV, relative to the size of the output, beside that of bf16. */
+static double error_of(enum dtype dtype, const float *exact)
+{
+    const struct setup s = {4, 2, 64, 300, 0, 0.0f, 0, dtype};
+    const struct kernels *f;
+    struct world w;
+    assert_int_equal(kernels_open(&f, NULL), 0);
+    world_open(&w, &s, 23);
+    size_t n = (size_t)s.n_pos * width_q(&s);
+    float *out = calloc(n, sizeof *out);
+    assert_non_null(out);
+    prefill(f, &w, out);
+    double miss = 0, size = 0;
+    for (size_t i = 0; i < n; i++) {
+        miss += ((double)out[i] - (double)exact[i]) * ((double)out[i] - (double)exact[i]);
+        size += (double)exact[i] * (double)exact[i];
+    }
+    free(out);
+    world_close(&w);
+    return sqrt(miss / size);
+}
+
+static void int8_kv_is_off_by_a_hundredth(void **state)
+{
+    (void)state;
+    const struct setup s = {4, 2, 64, 300, 0, 0.0f, 0, DTYPE_F32};
+    const struct kernels *f;
+    struct world w;
+    assert_int_equal(kernels_open(&f, NULL), 0);
+    world_open(&w, &s, 23);
+    float *exact = calloc((size_t)s.n_pos * width_q(&s), sizeof *exact);
+    assert_non_null(exact);
+    prefill(f, &w, exact);
+    double bf16 = error_of(DTYPE_BF16, exact), i8 = error_of(DTYPE_I8, exact);
+    print_message("relative error: bf16 %.5f, int8 %.5f\n", bf16, i8);
+    assert_true(bf16 > 0.0 && bf16 < 0.005);
+    assert_true(i8 > bf16 && i8 < 0.015);
+    free(exact);
+    world_close(&w);
+}
+
+static void an_int8_row_that_is_not_finite_is_not_a_number_and_zeros_are_zeros(void **state)
+{
+    (void)state;
+    const struct setup s = {1, 1, 32, 70, 0, 0.0f, 0, DTYPE_I8};
+    const struct kernels *table[MAX_TABLE];
+    int n_table = tables_get(table);
+    for (int t = 0; t < n_table; t++) {
+        struct world w;
+        float out[70 * 32];
+        world_open(&w, &s, 29);
+        memset(w.v, 0, 40 * 32 * sizeof *w.v);
+        w.v[40 * 32 + 5] = t % 2 ? NAN : INFINITY;
+        prefill(table[t], &w, out);
+        for (size_t i = 0; i < 40 * 32; i++) {
+            assert_true(out[i] == 0.0f);
+        }
+        for (size_t i = 40 * 32; i < 70 * 32; i++) {
+            assert_true(isnan(out[i]));
+        }
+        world_close(&w);
+    }
+}
+
 /* ---- edges ---- */
 
 static void a_row_never_touches_what_lies_in_its_future_or_behind_its_window(void **state)
@@ -571,6 +637,8 @@ int main(void)
         cmocka_unit_test(a_row_has_the_same_bits_alone_in_chunks_and_in_the_whole_prompt),
         cmocka_unit_test(spread_splits_and_splits_within_a_unit_give_the_same_bits),
         cmocka_unit_test(sequences_in_one_call_have_the_bits_they_have_alone),
+        cmocka_unit_test(int8_kv_is_off_by_a_hundredth),
+        cmocka_unit_test(an_int8_row_that_is_not_finite_is_not_a_number_and_zeros_are_zeros),
         cmocka_unit_test(a_row_never_touches_what_lies_in_its_future_or_behind_its_window),
         cmocka_unit_test(bf16_output_is_the_rounded_f32_output_and_ends_in_zeros),
         cmocka_unit_test(kv_write_packs_rows_and_touches_no_other_position),
