@@ -31,8 +31,9 @@ struct engine_config {
     int n_micro;                   /* 1, 2; 0: what measurement says is faster */
     int micro_rows_min;  /* two, before anything is measured, from twice this many rows; 0: 32 */
     int no_prefix_cache; /* nothing is taken over from earlier sequences */
-    enum speculate_mode
-        speculate;     /* off while rows are recorded or traced: guesses are no tokens */
+    /* Off while rows are recorded or traced (guesses are no tokens), and for an experiment (what it
+     * does to a row may depend on the rows beside it). */
+    enum speculate_mode speculate;
     int speculate_max; /* tokens guessed of a sequence a step; 0: SPECULATE_MAX */
 };
 

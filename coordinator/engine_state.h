@@ -1,4 +1,5 @@
-/* engine_state: what the files of the engine share. engine.c is the state machine, engine_logits.c
+/* engine_state: what the files of the engine share. engine.c is the state machine, engine_step.c a
+ * step of it, engine_logits.c
  * what happens between the last layer and a token, engine_draft.c guesses of tokens,
  * engine_domain.c how sequences get their domain. */
 #ifndef COORDINATOR_ENGINE_STATE_H

@@ -31,7 +31,8 @@ static int choose_n_micro(const struct engine *e, int n_row, int decoding)
 {
     const struct engine_config *c = &e->config;
     int first = sched_n_micro(c->n_micro, c->micro_rows_min, n_row);
-    if (c->pool == NULL || c->n_micro != 0) {
+    /* An experiment's rows depend on who is beside them, and must not on the clock. */
+    if (c->pool == NULL || c->n_micro != 0 || c->experiment != NULL) {
         return c->pool == NULL ? 1 : first;
     }
     return pingpong_choose(&e->pingpong[!decoding], n_row, first);
