@@ -128,6 +128,8 @@ def models(o, peer, kind):
         context_widen(os.path.join(floats, "config.json"))
     if not os.path.exists(mine):
         run([o.sigmoe, "quantize", floats, "-o", mine, *quantize])
+    if not os.path.exists(os.path.join(mine, "tokenizer.json")):
+        tokenizer_put(mine)
     if not os.path.exists(theirs):
         run([peer.python, os.path.join(os.path.dirname(os.path.abspath(__file__)), "peer_gguf.py"),
              os.path.join(mine, "config.json"), theirs, gguf])
@@ -141,6 +143,22 @@ def context_widen(path):
     config["max_position_embeddings"] = max(config["max_position_embeddings"], 8192)
     with open(path, "w", encoding="utf-8") as f:
         json.dump(config, f)
+
+
+def tokenizer_put(folder):
+    """Words that stand for ids, so that a server has text to send; the GGUF's are alike."""
+    with open(os.path.join(folder, "config.json"), encoding="utf-8") as f:
+        vocab = json.load(f)["vocab_size"]
+    tokens = [chr(i) for i in range(33, 127)] + ["\u0120", "\u010a"]
+    tokens += [f"t{i}" for i in range(vocab - len(tokens))]
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
+                  "use_regex": True}
+    with open(os.path.join(folder, "tokenizer.json"), "w", encoding="utf-8") as f:
+        json.dump({"version": "1.0", "added_tokens": [], "normalizer": None, "truncation": None,
+                   "padding": None, "post_processor": None, "pre_tokenizer": byte_level,
+                   "decoder": byte_level,
+                   "model": {"type": "BPE", "vocab": {t: i for i, t in enumerate(tokens)},
+                             "merges": []}}, f)
 
 
 def ids(n, i=0):
