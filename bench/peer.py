@@ -12,7 +12,8 @@ Cases: prefill-512, prefill-2048 (prompt tokens a second); decode, decode-4096 (
 empty context and behind 4,096 tokens); parallel-1, -4, -16, -32 (sequences of 32 tokens prompt, all their
 tokens a second); remote-decode, remote-prefill (two processes over tcp on this host, one thread each:
 workers with experts, RPC servers with layers); http-8 (8 streams, tokens a second, and the time to the
-first token, for which the ratio is llama.cpp over sigmoe).
+first token, for which the ratio is llama.cpp over sigmoe). sigmoe guesses no tokens and remembers no
+prompts here.
 Types: int8 beside Q8_0, int4 beside Q4_0 (output Q8_0), bf16 beside BF16.
 
 What to know of the peer's figures: llama-bench warms up before it measures, sigmoe's runs include the
@@ -39,6 +40,8 @@ TYPES = {"int8": ("Q8_0", ["--experts", "int8", "--dense", "int8", "--head", "in
          "bf16": ("BF16", None)}
 CASES = ["prefill-512", "prefill-2048", "decode", "decode-4096", "parallel-1", "parallel-4",
          "parallel-16", "parallel-32", "remote-decode", "remote-prefill", "http-8"]
+# Random weights repeat themselves, and repeated prompts are remembered: neither is what is compared.
+PLAIN = ["--speculate", "off", "--no-prefix-cache"]
 STREAMS, STREAM_PROMPT, STREAM_TOKENS = 8, 32, 64
 
 
@@ -177,7 +180,7 @@ class Sigmoe:
                 f.write(",".join(map(str, ids(n, i))) + "\n")
             f.flush()
             out = run([self.o.sigmoe, "run", self.model, "--token-ids-file", f.name, "--max-tokens",
-                       str(tokens), "--ignore-eos", "--json", *more])
+                       str(tokens), "--ignore-eos", "--json", *PLAIN, *more])
         return json.loads(out)["stats"]
 
     def _threads(self):
@@ -199,7 +202,7 @@ class Sigmoe:
         return {"": self._run([1], 65, *where)["decode_tokens_per_s"]}
 
     def http(self):
-        s = Server([self.o.sigmoe, "serve", self.model, "--port", "0", *self._threads()],
+        s = Server([self.o.sigmoe, "serve", self.model, "--port", "0", *PLAIN, *self._threads()],
                    ready=r"ready http://[^:]*:(\d+)")
         try:
             s.wait("/ready")

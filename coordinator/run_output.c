@@ -70,8 +70,11 @@ static int on_token(void *user, int32_t token)
     struct run_seq *s = user;
     s->token[s->n_token++] = token;
     s->last_ns = clock_now(s->out->clock);
+    s->out->n_token++;
     if (s->n_token == 1) {
         s->first_ns = s->last_ns;
+        s->out->n_begun++;
+        s->out->n_token_begun = s->out->n_token;
     }
     if (s->out->n == 1 && !s->out->options->json) {
         stream(s, token);
@@ -218,13 +221,13 @@ static struct rates rates_of(const struct run_output *o)
 {
     struct rates r = {0};
     int64_t first = o->start_ns, last = o->start_ns;
-    int decoded = 0;
+    /* Decoding is what follows the last prompt's first token. */
+    int decoded = o->n_token - o->n_token_begun;
     for (int i = 0; i < o->n; i++) {
         const struct run_seq *s = &o->seq[i];
         r.n_prompt += s->n_prompt;
         r.n_generated += s->n_token;
         if (s->n_token > 0) {
-            decoded += s->n_token - 1;
             first = s->first_ns > first ? s->first_ns : first;
             last = s->last_ns > last ? s->last_ns : last;
         }

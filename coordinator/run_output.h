@@ -35,6 +35,8 @@ struct run_output {
     const struct clock *clock;
     struct run_seq *seq; /* [n] */
     int n, n_done;
+    int n_token, n_begun; /* tokens of all; sequences that have one */
+    int n_token_begun;    /* n_token when the last of them had begun */
     int64_t start_ns, end_ns;
 };
 
