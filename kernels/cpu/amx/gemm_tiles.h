@@ -1,24 +1,54 @@
-/* gemm_tiles: rows times panels on tile registers, bf16 only; f32, and too few rows, go by lanes.
- * A block of 32 k of a packed panel is a tile as it lies; rows are gathered into tiles in a
- * scratch, 512 k at a time, which stays in the first-level cache while every panel of the group
- * meets it. Two row tiles meet two panels: four sums stay in registers along k (C is 0..3, A 4 and
- * 5, B 6 and 7), so each tile loaded is used twice. One TDPBF16PS is one step of THE SUM for 16 x
- * 16 results. Included by kernels/cpu/lanes/gemm.h where LANES_TILES is the fewest rows that use
- * tiles. */
+/* gemm_tiles: rows times panels on tile registers, bf16 rows only; f32, and too few rows, go by
+ * lanes. A block of 32 k of a packed panel is a tile as it lies; rows are arranged into pairs of
+ * tiles once a unit, all of k deep, in a scratch that stays in the second-level cache while every
+ * panel of the unit meets it. Two row tiles meet two panels: four sums stay in registers along k (C
+ * is 0..3, A 4 and 5, B 6 and 7), so each tile loaded is used twice. One TDPBF16PS is one step of
+ * THE SUM for 16 x 16 results. The scratch begins at a page: a tile that crosses one is loaded in
+ * twice the time. Software prefetching of the next panels was tried and dropped: it cost more than
+ * it hid. Included by kernels/cpu/lanes/gemm.h where LANES_TILES is the fewest rows that use tiles.
+ */
 #ifndef KERNELS_GEMM_TILES_H
 #define KERNELS_GEMM_TILES_H
 
 #include "kernels/cpu/amx/tile.h"
 
-#define TILES_K      512
-#define TILES_ROWS   (2 * TILE_DIM)
-#define TILE_SIZE    ((size_t)TILE_DIM * TILE_BYTES)
-#define TILES_PANELS 2
+#define TILES_K       2048 /* of rows too deep to be arranged whole */
+#define TILES_ROWS    (2 * TILE_DIM)
+#define TILE_SIZE     ((size_t)TILE_DIM * TILE_BYTES)
+#define TILES_PANELS  2
+#define TILES_MAX     256 /* rows arranged at once */
+#define TILES_SCRATCH (1u << 20)
+#define TILES_UNIT    32 /* panels a unit */
+#define TILES_GATHER  (8 * K_BLOCK)
+
+/* Few rows of a kind go by lanes. */
+INLINE int by_tiles(enum dtype dtype, int n_row)
+{
+    return dtype == DTYPE_BF16 && n_row >= LANES_TILES;
+}
+
+/* Rows that fit the scratch at full depth; 0: not even a pair of tiles. */
+INLINE int tiles_fit(int k_pad)
+{
+    size_t fit = TILES_SCRATCH / ((size_t)k_pad * TILE_BYTES / K_BLOCK) / TILES_ROWS * TILES_ROWS;
+    return fit < TILES_MAX ? (int)fit : TILES_MAX;
+}
+
+INLINE struct gemm_cut tiles_cut(const struct packed *w, int few_panels, int n_row)
+{
+    if (!by_tiles(row_dtype(w), n_row))
+        return lanes_cut(few_panels, n_row);
+    int fit = tiles_fit(k_padded(w->k));
+    return (struct gemm_cut){.rows = fit ? fit : TILES_MAX,
+                             .panels = TILES_PANELS,
+                             .unit_rows = TILES_MAX,
+                             .unit_panels = TILES_UNIT};
+}
 
 /* What one call of a product below works on: n_block blocks of 32 k. a[i]: tiles of 16 rows each,
  * one after the other; w[j]: a panel; c: the first result, ldc_bytes from row to row. */
 struct tiles {
-    const unsigned char *a[2];
+    const unsigned char *a;
     const unsigned char *w[TILES_PANELS];
     int n_block;
     int first; /* c starts at zero */
@@ -44,10 +74,10 @@ static void tiles_2x2(const struct tiles *t)
         tile_load(3, c1 + PANEL, stride);
     }
     for (size_t b = 0, at = 0; b < (size_t)t->n_block; b++, at += TILE_SIZE) {
-        tile_load(4, t->a[0] + at, TILE_BYTES);
+        tile_load(4, t->a + 2 * at, TILE_BYTES);
         tile_load(6, t->w[0] + at, TILE_BYTES);
         tile_load(7, t->w[1] + at, TILE_BYTES);
-        tile_load(5, t->a[1] + at, TILE_BYTES);
+        tile_load(5, t->a + 2 * at + TILE_SIZE, TILE_BYTES);
         tile_dp(0, 4, 6);
         tile_dp(1, 4, 7);
         tile_dp(2, 5, 6);
@@ -72,7 +102,7 @@ static void tiles_1x2(const struct tiles *t)
         tile_load(1, t->c + PANEL, stride);
     }
     for (size_t b = 0, at = 0; b < (size_t)t->n_block; b++, at += TILE_SIZE) {
-        tile_load(4, t->a[0] + at, TILE_BYTES);
+        tile_load(4, t->a + 2 * at, TILE_BYTES);
         tile_load(6, t->w[0] + at, TILE_BYTES);
         tile_load(7, t->w[1] + at, TILE_BYTES);
         tile_dp(0, 4, 6);
@@ -92,203 +122,88 @@ static void tiles_1x1(const struct tiles *t)
     else
         tile_load(0, t->c, stride);
     for (size_t b = 0, at = 0; b < (size_t)t->n_block; b++, at += TILE_SIZE) {
-        tile_load(4, t->a[0] + at, TILE_BYTES);
+        tile_load(4, t->a + 2 * at, TILE_BYTES);
         tile_load(6, t->w[0] + at, TILE_BYTES);
         tile_dp(0, 4, 6);
     }
     tile_store(0, t->c, stride);
 }
 
-/* Rows [r0, r0 + n_row) of the call, k [k0, k0 + n_k), as tiles: a [row tile][n_k / 32][16][32].
- * Rows that are not there are zero. */
-static void tiles_gather(const struct gemm_rows *rows, int r0, int n_row, int k0, int n_k,
-                         uint16_t *a)
+/* k [k0, k0 + n_k) of rows as pairs of tiles: a [n_row / 32][n_k / 32][2][16][32]. Rows that are
+ * not there are zero; a whole tile of them is left out. */
+static void tiles_gather(const struct gemm_rows *rows, int k0, int n_k, unsigned char *a)
 {
-    int n_tile = (n_row + TILE_DIM - 1) / TILE_DIM;
-    size_t tile = TILE_SIZE / sizeof *a, width = TILE_BYTES / sizeof *a;
-    for (int r = 0; r < n_tile * TILE_DIM; r++) {
-        uint16_t *out = a + (size_t)(r / TILE_DIM) * (size_t)(n_k / K_BLOCK) * tile +
-                        (size_t)(r % TILE_DIM) * width;
-        if (r >= n_row) {
-            for (int k = 0; k < n_k; k += K_BLOCK, out += tile)
-                memset(out, 0, TILE_BYTES);
-            continue;
-        }
-        size_t index = (size_t)(rows->row ? rows->row[r0 + r] : r0 + r);
-        const uint16_t *x = (const uint16_t *)rows->x + index * rows->ld + (size_t)k0;
-        for (int k = 0; k < n_k; k += K_BLOCK, out += tile)
-            memcpy(out, x + k, TILE_BYTES);
-    }
-}
-
-/* One chunk of k of up to 32 rows against every panel. */
-static void tiles_chunk(struct tiles *t, int n_row, const unsigned char *const *panel, int n_panel,
-                        size_t w_offset, float *c)
-{
-    int two = n_row > TILE_DIM;
-    for (int j = 0; j < n_panel; j += TILES_PANELS) {
-        int pair = j + 1 < n_panel;
-        t->w[0] = panel[j] + w_offset;
-        t->w[1] = pair ? panel[j + 1] + w_offset : NULL;
-        t->c = c + (size_t)j * PANEL;
-        if (two && pair) {
-            tiles_2x2(t);
-        } else if (pair) {
-            tiles_1x2(t);
-        } else {
-            tiles_1x1(t);
-            if (two) {
-                struct tiles below = *t;
-                below.a[0] = t->a[1];
-                below.c = t->c + TILE_DIM * t->ldc;
-                tiles_1x1(&below);
+    int end = (rows->n + TILE_DIM - 1) / TILE_DIM * TILE_DIM;
+    size_t pair_row = (size_t)(n_k / K_BLOCK) * 2 * TILE_SIZE;
+    for (int first = 0; first < end; first += TILES_ROWS) {
+        unsigned char *pair = a + (size_t)(first / TILES_ROWS) * pair_row;
+        int last = min_int(first + TILES_ROWS, end);
+        /* Some lines of each row at a time: the tiles they go to stay in the cache until full. */
+        for (int k = 0; k < n_k; k += TILES_GATHER) {
+            int n = min_int(TILES_GATHER, n_k - k) / K_BLOCK;
+            for (int r = first; r < last; r++) {
+                unsigned char *out =
+                    pair + (size_t)(k / K_BLOCK) * 2 * TILE_SIZE + (size_t)(r - first) * TILE_BYTES;
+                if (r >= rows->n) {
+                    for (int i = 0; i < n; i++, out += 2 * TILE_SIZE)
+                        memset(out, 0, TILE_BYTES);
+                    continue;
+                }
+                size_t index = (size_t)(rows->row ? rows->row[r] : r);
+                const uint16_t *x = (const uint16_t *)rows->x + index * rows->ld + (size_t)(k0 + k);
+                for (int i = 0; i < n; i++, out += 2 * TILE_SIZE)
+                    memcpy(out, x + i * K_BLOCK, TILE_BYTES);
             }
         }
     }
 }
 
-/* ---- integer weights ---- */
-
-/* As many k of rows and of two panels, made bf16, stay in the first-level cache. */
-#define TILES_QUANT_K 128
-
-/* One pair of k of a panel as a row of a tile: 16 x (even, odd) in bf16, exact. */
-INLINE void quant_pair(const unsigned char *w, enum dtype dtype, uint16_t *out)
+/* All k of the rows at once, where they fit: every panel meets the same tiles. */
+static void tiles_arrange(struct gemm_rows *rows, const struct packed *w)
 {
-#if defined(__AVX512F__) && defined(__AVX512BW__)
-    __m128i b = _mm_loadu_si128((const __m128i *)(const void *)w);
-    __m512i pair;
-    if (dtype == DTYPE_I8) {
-        __m128i o = _mm_loadu_si128((const __m128i *)(const void *)(w + PANEL));
-        __m512i even = _mm512_castps_si512(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(b)));
-        __m512i odd = _mm512_castps_si512(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(o)));
-        pair = _mm512_mask_blend_epi16(0xaaaaaaaau, _mm512_srli_epi32(even, 16), odd);
-    } else {
-        /* bf16 of 0..7, -8..-1, for the low half of a lane and for the high one. */
-        const __m512i low =
-            _mm512_setr_epi32(0, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0, 0xc100,
-                              0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040, 0xc000, 0xbf80);
-        __m512i i = _mm512_cvtepu8_epi32(b);
-        __m512i even = _mm512_permutexvar_epi32(i, low);
-        __m512i odd = _mm512_permutexvar_epi32(_mm512_srli_epi32(i, 4), low);
-        pair = _mm512_or_si512(even, _mm512_slli_epi32(odd, 16));
-    }
-    _mm512_storeu_si512(out, pair);
-#else
-    float e[PANEL], o[PANEL];
-    for (size_t j = 0; j < PARTS; j++) {
-        part even, odd;
-        load_quant(w + j * PART_LANES, dtype, &even, &odd);
-        p_store(e + j * PART_LANES, even);
-        p_store(o + j * PART_LANES, odd);
-    }
-    for (int i = 0; i < PANEL; i++) {
-        uint32_t even, odd;
-        memcpy(&even, &e[i], 4);
-        memcpy(&odd, &o[i], 4);
-        out[2 * i] = (uint16_t)(even >> 16);
-        out[2 * i + 1] = (uint16_t)(odd >> 16);
-    }
-#endif
-}
-
-/* k [k0, k0 + n_k) of one panel as tiles: b [n_k / 32][16][32]. */
-static void quant_tiles(const unsigned char *panel, const struct packed *w, enum dtype dtype,
-                        int k0, int n_k, uint16_t *b)
-{
-    const size_t step = quant_block_bytes(dtype) / TILE_DIM;
-    for (int k = 0; k < n_k; k += K_BLOCK) {
-        const unsigned char *from = panel + quant_block_at(dtype, w->group, k0 + k);
-        for (int p = 0; p < TILE_DIM; p++, from += step, b += 2 * PANEL)
-            quant_pair(from, dtype, b);
-    }
-}
-
-/* c += scale * sum of one group, n_row rows of one panel. sum [*, 2 * PANEL]. */
-INLINE void quant_scale_add(const unsigned char *scale, const float *sum, int n_row, float *c,
-                            size_t ldc)
-{
-    vec s = v_load_bf16((const uint16_t *)(const void *)scale);
-    for (int r = 0; r < n_row; r++)
-        v_store(c + (size_t)r * ldc,
-                v_fma(s, v_load(sum + (size_t)r * 2 * PANEL), v_load(c + (size_t)r * ldc)));
-}
-
-/* What one chunk of k of all rows meets: two panels (or one), as integers and made bf16. */
-struct quant_pair_of {
-    const unsigned char *panel[2];
-    const uint16_t *b[2];
-    int n; /* panels */
-};
-
-/* Up to 32 rows, one chunk of k, one or two panels; a: the rows' tiles of the chunk. */
-INLINE void quant_chunk(const struct quant_pair_of *q, const struct packed *w, enum dtype dtype,
-                        int k0, int n_k, const unsigned char *a, int n_row, float *c, size_t ldc)
-{
-    _Alignas(64) float sum[TILES_ROWS * 2 * PANEL];
-    size_t row_tile = (size_t)(n_k / K_BLOCK) * TILE_SIZE;
-    for (int k = 0; k < n_k; k += w->group) {
-        size_t at = (size_t)(k / K_BLOCK) * TILE_SIZE;
-        struct tiles t = {.n_block = min_int(w->group, n_k - k) / K_BLOCK,
-                          .first = 1,
-                          .c = sum,
-                          .ldc = 2 * PANEL};
-        t.a[0] = a + at;
-        t.a[1] = a + row_tile + at;
-        t.w[0] = (const unsigned char *)q->b[0] + at;
-        t.w[1] = (const unsigned char *)q->b[1] + at;
-        if (n_row > TILE_DIM && q->n == 2) {
-            tiles_2x2(&t);
-        } else if (q->n == 2) {
-            tiles_1x2(&t);
-        } else {
-            tiles_1x1(&t);
-            if (n_row > TILE_DIM) {
-                t.a[0] = t.a[1];
-                t.c = sum + TILE_DIM * t.ldc;
-                tiles_1x1(&t);
-            }
-        }
-        for (int j = 0; j < q->n; j++)
-            quant_scale_add(q->panel[j] + quant_scale_at(dtype, w->group, k0 + k), sum + j * PANEL,
-                            n_row, c + j * PANEL, ldc);
-    }
-}
-
-/* Each chunk of a panel is made bf16 once for all rows. */
-static void gemm_tiles_quant(const struct gemm_rows *rows, const struct packed *w,
-                             const unsigned char *const *panel, int n_panel, float *c, size_t ldc,
-                             enum dtype dtype)
-{
-    _Alignas(64) uint16_t a[GEMM_ROWS * QUANT_GROUP_MAX], b[2][QUANT_GROUP_MAX * PANEL];
-    int chunk = w->group > TILES_QUANT_K ? w->group : TILES_QUANT_K / w->group * w->group;
     int k_pad = k_padded(w->k);
-    for (int r = 0; r < rows->n; r++)
-        memset(c + (size_t)r * ldc, 0, (size_t)n_panel * PANEL * sizeof *c);
-    for (int k0 = 0; k0 < k_pad; k0 += chunk) {
-        int n_k = min_int(chunk, k_pad - k0);
-        size_t row_tile = (size_t)(n_k / K_BLOCK) * TILE_SIZE;
-        tiles_gather(rows, 0, rows->n, k0, n_k, a);
-        for (int j = 0; j < n_panel; j += TILES_PANELS) {
-            struct quant_pair_of q = {.b = {b[0], b[1]}, .n = min_int(TILES_PANELS, n_panel - j)};
-            for (int i = 0; i < q.n; i++) {
-                q.panel[i] = panel[j + i];
-                quant_tiles(panel[j + i], w, dtype, k0, n_k, b[i]);
-            }
-            for (int r0 = 0; r0 < rows->n; r0 += TILES_ROWS)
-                quant_chunk(&q, w, dtype, k0, n_k,
-                            (const unsigned char *)a + (size_t)(r0 / TILE_DIM) * row_tile,
-                            min_int(TILES_ROWS, rows->n - r0),
-                            c + (size_t)r0 * ldc + (size_t)j * PANEL, ldc);
+    rows->arranged = by_tiles(rows->dtype, rows->n) && tiles_fit(k_pad) > 0;
+    if (rows->arranged)
+        tiles_gather(rows, 0, k_pad, rows->scratch);
+}
+
+/* The tiles of the first 32 rows from k0 on; *step: bytes to those of the next 32. */
+static const unsigned char *tiles_of(const struct gemm_rows *rows, int k_pad, int k0, int n_k,
+                                     size_t *step)
+{
+    *step = (size_t)((rows->arranged ? k_pad : n_k) / K_BLOCK) * 2 * TILE_SIZE;
+    if (rows->arranged)
+        return rows->scratch + (size_t)(k0 / K_BLOCK) * 2 * TILE_SIZE;
+    tiles_gather(rows, k0, n_k, rows->scratch);
+    return rows->scratch;
+}
+
+/* Up to 32 rows against one or two panels. */
+INLINE void tiles_some(struct tiles *t, int n_row, int n_panel)
+{
+    if (n_row > TILE_DIM && n_panel == 2) {
+        tiles_2x2(t);
+    } else if (n_panel == 2) {
+        tiles_1x2(t);
+    } else {
+        tiles_1x1(t);
+        if (n_row > TILE_DIM) {
+            struct tiles below = *t;
+            below.a = t->a + TILE_SIZE;
+            below.c = t->c + TILE_DIM * t->ldc;
+            tiles_1x1(&below);
         }
     }
 }
 
-/* gemm_tiles: as gemm_lanes, whose bits it has where a tile unit computes THE SUM. */
+#include "kernels/cpu/amx/gemm_tiles_quant.h"
+
+/* gemm_tiles: as gemm_lanes, whose bits it has where a tile unit computes THE SUM; up to
+ * TILES_PANELS panels where it goes by tiles. */
 static void gemm_tiles(const struct gemm_rows *rows, const struct packed *w,
                        const unsigned char *const *panel, int n_panel, float *c, size_t ldc)
 {
-    if (rows->dtype != DTYPE_BF16 || rows->n < LANES_TILES) {
+    if (!by_tiles(rows->dtype, rows->n)) {
         gemm_lanes(rows, w, panel, n_panel, c, ldc);
         return;
     }
@@ -300,18 +215,18 @@ static void gemm_tiles(const struct gemm_rows *rows, const struct packed *w,
         gemm_tiles_quant(rows, w, panel, n_panel, c, ldc, DTYPE_I4);
         return;
     }
-    int k_pad = k_padded(w->k);
-    _Alignas(64) uint16_t a[TILES_ROWS * TILES_K];
-    for (int r0 = 0; r0 < rows->n; r0 += TILES_ROWS) {
-        int n_row = min_int(TILES_ROWS, rows->n - r0);
-        for (int k0 = 0; k0 < k_pad; k0 += TILES_K) {
-            int n_k = min_int(TILES_K, k_pad - k0);
-            tiles_gather(rows, r0, n_row, k0, n_k, a);
-            struct tiles t = {.n_block = n_k / K_BLOCK, .first = k0 == 0, .ldc = ldc};
-            t.a[0] = (const unsigned char *)a;
-            t.a[1] = t.a[0] + (size_t)t.n_block * TILE_SIZE;
-            tiles_chunk(&t, n_row, panel, n_panel, (size_t)(k0 / 2) * pair_bytes(DTYPE_BF16),
-                        c + (size_t)r0 * ldc);
+    int k_pad = k_padded(w->k), chunk = rows->arranged ? k_pad : TILES_K;
+    for (int k0 = 0; k0 < k_pad; k0 += chunk) {
+        int n_k = min_int(chunk, k_pad - k0);
+        size_t step, w_offset = (size_t)(k0 / 2) * pair_bytes(DTYPE_BF16);
+        const unsigned char *a = tiles_of(rows, k_pad, k0, n_k, &step);
+        struct tiles t = {.n_block = n_k / K_BLOCK, .first = k0 == 0, .ldc = ldc};
+        t.w[0] = panel[0] + w_offset;
+        t.w[1] = panel[n_panel - 1] + w_offset;
+        for (int r0 = 0; r0 < rows->n; r0 += TILES_ROWS, a += step) {
+            t.a = a;
+            t.c = c + (size_t)r0 * ldc;
+            tiles_some(&t, rows->n - r0, n_panel);
         }
     }
 }

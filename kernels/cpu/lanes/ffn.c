@@ -10,37 +10,40 @@
 #include "kernels/cpu/lanes/lanes.h"
 #include "kernels/cpu/lanes/vmath.h"
 
-#define BLOCK_ROWS (2 * GEMM_ROWS)
+/* Panels of each matrix that a unit of few rows takes: two of gate and two of up, or four of one.
+ */
+#define FEW_ROWS_PANELS GEMM_PANELS
 
-/* What one stage is made of: its output columns in panels, and the panels a unit takes of each
- * matrix (two of gate and two of up, or four of one). */
+/* How one expert's rows are cut in one stage. `width`: output columns, in n_panel panels, of which
+ * a unit takes `group` and a call of gemm `panels`. */
 struct stage {
-    int n_panel, group, n_group;
-    int width; /* output columns */
+    struct gemm_cut gemm;
+    int width, n_panel;
+    int panels, group, n_group, n_block;
 };
 
-static struct stage stage_of(const struct ffn *f, int stage)
+static struct stage stage_of(const struct ffn *f, int stage, const struct ffn_segment *seg)
 {
-    struct stage s;
+    const struct packed *w = stage == 0 ? &seg->w->up : &seg->w->down;
+    int paired = stage == 0 && seg->w->gate.data != NULL, n_row = seg->end - seg->begin;
+    struct stage s = {.gemm = gemm_cut_of(w, FEW_ROWS_PANELS, n_row)};
     s.width = stage == 0 ? f->d_ff : f->d_model;
     s.n_panel = (s.width + PANEL - 1) / PANEL;
-    s.group = GEMM_PANELS / 2;
+    s.panels = s.gemm.panels >> paired;
+    s.group = s.gemm.unit_panels >> paired;
     s.n_group = (s.n_panel + s.group - 1) / s.group;
+    s.n_block = (n_row + s.gemm.unit_rows - 1) / s.gemm.unit_rows;
     return s;
-}
-
-static int segment_blocks(const struct ffn_segment *seg)
-{
-    return (seg->end - seg->begin + BLOCK_ROWS - 1) / BLOCK_ROWS;
 }
 
 int LANES_NAME(ffn_units)(const struct ffn *f, int stage)
 {
-    struct stage s = stage_of(f, stage);
-    int n_block = 0;
-    for (int i = 0; i < f->n_seg; i++)
-        n_block += segment_blocks(&f->seg[i]);
-    return n_block * s.n_group;
+    int n_unit = 0;
+    for (int i = 0; i < f->n_seg; i++) {
+        struct stage s = stage_of(f, stage, &f->seg[i]);
+        n_unit += s.n_block * s.n_group;
+    }
+    return n_unit;
 }
 
 /* One unit: assignments [begin, end) of one expert, panels [p0, p0 + n_panel). */
@@ -92,7 +95,21 @@ static void activate(const struct ffn *f, const struct piece *piece, const float
     }
 }
 
-static void piece_up(const struct ffn *f, const struct piece *piece)
+/* The rows that a piece of stage 0 meets. */
+static struct gemm_rows rows_up(const struct ffn *f, const struct piece *piece)
+{
+    const unsigned char *x = f->x;
+    struct gemm_rows rows = {
+        .x = x, .ld = f->ldx, .n = piece->end - piece->begin, .dtype = row_dtype(&piece->w->up)};
+    if (f->row)
+        rows.row = f->row + piece->begin;
+    else
+        rows.x = x + (size_t)piece->begin * f->ldx * dtype_bytes(rows.dtype);
+    return rows;
+}
+
+static void piece_up(const struct ffn *f, const struct piece *piece, const struct gemm_rows *rows,
+                     float *c)
 {
     const struct ffn_weights *w = piece->w;
     int n_panel = 0;
@@ -102,19 +119,9 @@ static void piece_up(const struct ffn *f, const struct piece *piece)
             panel[n_panel++] = panel_at(&w->gate, j);
         panel[n_panel++] = panel_at(&w->up, j);
     }
-    _Alignas(64) float c[GEMM_ROWS * GEMM_PANELS * PANEL];
     size_t ldc = (size_t)n_panel * PANEL;
-    for (int begin = piece->begin; begin < piece->end; begin += GEMM_ROWS) {
-        int n_row = min_int(GEMM_ROWS, piece->end - begin);
-        const unsigned char *x = f->x;
-        struct gemm_rows rows = {.x = x, .ld = f->ldx, .n = n_row, .dtype = row_dtype(&w->up)};
-        if (f->row)
-            rows.row = f->row + begin;
-        else
-            rows.x = x + (size_t)begin * f->ldx * dtype_bytes(rows.dtype);
-        gemm(&rows, &w->up, panel, n_panel, c, ldc);
-        activate(f, piece, c, ldc, begin, n_row);
-    }
+    gemm(rows, &w->up, panel, n_panel, c, ldc);
+    activate(f, piece, c, ldc, piece->begin, rows->n);
 }
 
 static void store_down(const struct ffn *f, const struct piece *piece, const float *c, size_t ldc,
@@ -133,46 +140,65 @@ static void store_down(const struct ffn *f, const struct piece *piece, const flo
     }
 }
 
-static void piece_down(const struct ffn *f, const struct piece *piece)
+static struct gemm_rows rows_down(const struct ffn *f, const struct piece *piece)
+{
+    enum dtype dtype = row_dtype(&piece->w->down);
+    size_t ldh = (size_t)k_padded(f->d_ff);
+    const unsigned char *h = f->h;
+    return (struct gemm_rows){.x = h + (size_t)piece->begin * ldh * dtype_bytes(dtype),
+                              .ld = ldh,
+                              .n = piece->end - piece->begin,
+                              .dtype = dtype};
+}
+
+static void piece_down(const struct ffn *f, const struct piece *piece, const struct gemm_rows *rows,
+                       float *c)
 {
     const struct packed *down = &piece->w->down;
     const unsigned char *panel[GEMM_PANELS];
     for (int j = 0; j < piece->n_panel; j++)
         panel[j] = panel_at(down, piece->p0 + j);
-    _Alignas(64) float c[GEMM_ROWS * GEMM_PANELS * PANEL];
-    size_t ldc = (size_t)piece->n_panel * PANEL, ldh = (size_t)k_padded(f->d_ff);
-    for (int begin = piece->begin; begin < piece->end; begin += GEMM_ROWS) {
-        int n_row = min_int(GEMM_ROWS, piece->end - begin);
-        const unsigned char *h = f->h;
-        struct gemm_rows rows = {.x = h + (size_t)begin * ldh * dtype_bytes(row_dtype(down)),
-                                 .ld = ldh,
-                                 .n = n_row,
-                                 .dtype = row_dtype(down)};
-        gemm(&rows, down, panel, piece->n_panel, c, ldc);
-        store_down(f, piece, c, ldc, begin, n_row);
+    size_t ldc = (size_t)piece->n_panel * PANEL;
+    gemm(rows, down, panel, piece->n_panel, c, ldc);
+    store_down(f, piece, c, ldc, piece->begin, rows->n);
+}
+
+/* Rows are arranged once, and meet all panels of the unit. */
+static void unit_run(const struct ffn *f, int stage, const struct stage *s,
+                     const struct ffn_segment *seg, int unit)
+{
+    _Alignas(GEMM_ALIGN) unsigned char scratch[GEMM_SCRATCH];
+    _Alignas(GEMM_ALIGN) float c[GEMM_C];
+    int first = unit / s->n_block * s->group, last = min_int(first + s->group, s->n_panel);
+    int begin = seg->begin + unit % s->n_block * s->gemm.unit_rows;
+    int end = min_int(begin + s->gemm.unit_rows, seg->end);
+    for (; begin < end; begin += s->gemm.rows) {
+        struct piece piece = {
+            .w = seg->w, .begin = begin, .end = min_int(begin + s->gemm.rows, end)};
+        struct gemm_rows rows = stage == 0 ? rows_up(f, &piece) : rows_down(f, &piece);
+        rows.scratch = scratch;
+        gemm_arrange(&rows, stage == 0 ? &seg->w->up : &seg->w->down);
+        for (piece.p0 = first; piece.p0 < last; piece.p0 += s->panels) {
+            piece.n_panel = min_int(s->panels, last - piece.p0);
+            if (stage == 0)
+                piece_up(f, &piece, &rows, c);
+            else
+                piece_down(f, &piece, &rows, c);
+        }
     }
 }
 
 void LANES_NAME(ffn)(const struct ffn *f, int stage, int unit_begin, int unit_end)
 {
-    struct stage s = stage_of(f, stage);
     gemm_begin();
     for (int i = 0, first = 0; i < f->n_seg && first < unit_end; i++) {
         const struct ffn_segment *seg = &f->seg[i];
-        int n_block = segment_blocks(seg), n_unit = n_block * s.n_group;
+        struct stage s = stage_of(f, stage, seg);
+        int n_unit = s.n_block * s.n_group;
         int from = unit_begin > first ? unit_begin - first : 0;
         int to = min_int(n_unit, unit_end - first);
-        for (int unit = from; unit < to; unit++) {
-            struct piece piece = {.w = seg->w};
-            piece.p0 = unit / n_block * s.group;
-            piece.n_panel = min_int(s.group, s.n_panel - piece.p0);
-            piece.begin = seg->begin + unit % n_block * BLOCK_ROWS;
-            piece.end = min_int(piece.begin + BLOCK_ROWS, seg->end);
-            if (stage == 0)
-                piece_up(f, &piece);
-            else
-                piece_down(f, &piece);
-        }
+        for (int unit = from; unit < to; unit++)
+            unit_run(f, stage, &s, seg, unit);
         first += n_unit;
     }
     gemm_end();

@@ -21,20 +21,32 @@ struct gemm_rows {
     const int32_t *row; /* NULL: the identity */
     int n;
     enum dtype dtype;
+    unsigned char *scratch; /* [GEMM_SCRATCH] of gemm_arrange */
+    int arranged;           /* scratch holds the rows as tiles */
 };
 
-/* A call's limits: rows (a multiple of a tile's 16), panels, and floats of widened rows. Tile units
- * multiply so fast that more panels must share the cost of arranging the rows. */
+/* How a product of so many rows by a matrix is cut. A unit of work is unit_rows by unit_panels; in
+ * it, `rows` rows at a time are arranged once and meet `panels` panels a call of gemm. */
+struct gemm_cut {
+    int rows, panels;
+    int unit_rows, unit_panels;
+};
+
+/* Limits of a call that goes by lanes, and of c: [rows][panels * PANEL] of any cut fits. */
+#define LANES_ROWS   48
+#define LANES_PANELS 4
 #if defined(LANES_TILES)
-#define GEMM_ROWS   64
 #define GEMM_PANELS 8
+#define GEMM_C      (256 * 2 * PANEL)
 #else
-#define GEMM_ROWS   48
-#define GEMM_PANELS 4
+#define GEMM_PANELS LANES_PANELS
+#define GEMM_C      (LANES_ROWS * LANES_PANELS * PANEL)
 #endif
 /* A chunk of k of a micro-tile's panels (bf16: 16 KiB) that several row tiles find in L1. */
-#define CHUNK_REUSED  256
-#define GEMM_X_FLOATS (GEMM_ROWS * (CHUNK_REUSED + LANES))
+#define CHUNK_REUSED 256
+/* Up to this many rows weights are read about once, whatever is done. */
+#define FEW_ROWS      8
+#define GEMM_X_FLOATS (LANES_ROWS * (CHUNK_REUSED + LANES))
 
 #if defined(__AVX512F__) && defined(__AVX512BW__)
 #define PART_LANES 16
@@ -257,9 +269,9 @@ INLINE void gemm_dtype(const struct gemm_rows *rows, int k_pad, const unsigned c
 
 #include "kernels/cpu/lanes/gemm_quant.h"
 
-/* gemm_lanes: rows->n <= GEMM_ROWS, n_panel <= GEMM_PANELS; panel[i] points at k = 0 of a panel of
- * w, or of another matrix of its dtype, depth and group. c [GEMM_ROWS, ldc], ldc >= n_panel *
- * PANEL; rows behind rows->n may be overwritten. */
+/* gemm_lanes: rows->n <= LANES_ROWS, n_panel <= GEMM_PANELS; panel[i] points at k = 0 of a panel of
+ * w, or of another matrix of its dtype, depth and group. c [rows->n, ldc], ldc >= n_panel * PANEL.
+ */
 static void gemm_lanes(const struct gemm_rows *rows, const struct packed *w,
                        const unsigned char *const *panel, int n_panel, float *c, size_t ldc)
 {
@@ -279,15 +291,43 @@ static void gemm_lanes(const struct gemm_rows *rows, const struct packed *w,
     }
 }
 
+/* Few rows read each weight once, so a unit is few panels: streams from memory, and units enough
+ * for many threads. */
+INLINE struct gemm_cut lanes_cut(int few_panels, int n_row)
+{
+    int few = n_row <= FEW_ROWS;
+    return (struct gemm_cut){.rows = LANES_ROWS,
+                             .panels = few ? few_panels : LANES_PANELS,
+                             .unit_rows = 2 * LANES_ROWS,
+                             .unit_panels = few ? few_panels : LANES_PANELS};
+}
+
 #if defined(LANES_TILES)
 #include "kernels/cpu/amx/gemm_tiles.h"
-#define gemm       gemm_tiles
-#define gemm_begin tile_open
-#define gemm_end   tile_close
+#define gemm         gemm_tiles
+#define gemm_begin   tile_open
+#define gemm_end     tile_close
+#define gemm_cut_of  tiles_cut
+#define gemm_arrange tiles_arrange
+#define GEMM_SCRATCH TILES_SCRATCH
+/* A tile that crosses a page costs twice its time. */
+#define GEMM_ALIGN 4096
 #else
-#define gemm gemm_lanes
+#define gemm         gemm_lanes
+#define GEMM_SCRATCH 64
+#define GEMM_ALIGN   64
+INLINE struct gemm_cut gemm_cut_of(const struct packed *w, int few_panels, int n_row)
+{
+    (void)w;
+    return lanes_cut(few_panels, n_row);
+}
 INLINE void gemm_begin(void) {}
 INLINE void gemm_end(void) {}
+INLINE void gemm_arrange(struct gemm_rows *rows, const struct packed *w)
+{
+    (void)rows;
+    (void)w;
+}
 #endif
 
 /* Panel j of a packed matrix, at k = 0. */

@@ -86,6 +86,15 @@ INLINE part load_scale(const unsigned char *s)
 #define PART_BYTE(j)  ((size_t)((j) % PARTS) * PART_LANES)
 #define PART_SCALE(j) ((size_t)((j) % PARTS) * PART_LANES * 2)
 
+/* Unpacking leaves the load ports idle and a processor looks only some hundred bytes ahead of it,
+ * so one or two rows ask for what comes next themselves. */
+#define QUANT_AHEAD 2048
+INLINE void quant_ahead(const unsigned char *w, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i += 64)
+        __builtin_prefetch((const void *)((uintptr_t)w + QUANT_AHEAD + i));
+}
+
 /* One micro-tile over one group of n_block blocks: c += scale * (x w). w[j] points at the group's
  * scales of part j's panel. */
 INLINE void quant_tile(const float *x, size_t ldx, const unsigned char *const *w, int first_part,
@@ -104,6 +113,9 @@ INLINE void quant_tile(const float *x, size_t ldx, const unsigned char *const *w
     }
     for (int b = 0; b < n_block; b++) {
         part e[QUANT_ROWS][4], o[QUANT_ROWS][4];
+        if (n_row <= 2)
+            for (int j = 0; j < n_part; j++)
+                quant_ahead(at[j], quant_block_bytes(dtype));
 #pragma GCC unroll 8
         for (int r = 0; r < n_row; r++) {
 #pragma GCC unroll 8

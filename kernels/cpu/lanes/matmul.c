@@ -7,25 +7,21 @@
 #include "kernels/cpu/lanes/gemm.h"
 #include "kernels/cpu/lanes/lanes.h"
 
-/* Up to this many rows weights are read about once, whatever is done. */
-#define FEW_ROWS        8
 #define FEW_ROWS_PANELS 2
-#define BLOCK_ROWS      (2 * GEMM_ROWS)
 
 struct cut {
+    struct gemm_cut gemm;
     int n_panel; /* of the matrix */
-    int group;   /* panels a unit */
-    int n_group;
-    int n_block; /* blocks of rows */
+    int n_group; /* of panels */
+    int n_block; /* of rows */
 };
 
 static struct cut cut_of(const struct matmul *m)
 {
-    struct cut cut;
+    struct cut cut = {.gemm = gemm_cut_of(m->w, FEW_ROWS_PANELS, m->n_row)};
     cut.n_panel = (m->w->n + PANEL - 1) / PANEL;
-    cut.group = m->n_row <= FEW_ROWS ? FEW_ROWS_PANELS : GEMM_PANELS;
-    cut.n_group = (cut.n_panel + cut.group - 1) / cut.group;
-    cut.n_block = (m->n_row + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    cut.n_group = (cut.n_panel + cut.gemm.unit_panels - 1) / cut.gemm.unit_panels;
+    cut.n_block = (m->n_row + cut.gemm.unit_rows - 1) / cut.gemm.unit_rows;
     return cut;
 }
 
@@ -53,22 +49,29 @@ static void store_block(const struct matmul *m, const float *c, size_t ldc, int 
 
 static void unit_run(const struct matmul *m, const struct cut *cut, int unit)
 {
-    int p0 = unit / cut->n_block * cut->group, n_panel = min_int(cut->group, cut->n_panel - p0);
-    int row = unit % cut->n_block * BLOCK_ROWS, end = min_int(row + BLOCK_ROWS, m->n_row);
-    const unsigned char *panel[GEMM_PANELS];
-    for (int j = 0; j < n_panel; j++)
-        panel[j] = panel_at(m->w, p0 + j);
-    _Alignas(64) float c[GEMM_ROWS * GEMM_PANELS * PANEL];
-    size_t ldc = (size_t)n_panel * PANEL;
-    for (; row < end; row += GEMM_ROWS) {
-        int n_row = min_int(GEMM_ROWS, end - row);
+    const struct gemm_cut *g = &cut->gemm;
+    int first = unit / cut->n_block * g->unit_panels;
+    int last = min_int(first + g->unit_panels, cut->n_panel);
+    int row = unit % cut->n_block * g->unit_rows, end = min_int(row + g->unit_rows, m->n_row);
+    _Alignas(GEMM_ALIGN) unsigned char scratch[GEMM_SCRATCH];
+    _Alignas(GEMM_ALIGN) float c[GEMM_C];
+    for (; row < end; row += g->rows) {
         const unsigned char *x = m->x;
         struct gemm_rows rows = {.x = x + (size_t)row * m->ldx * dtype_bytes(row_dtype(m->w)),
                                  .ld = m->ldx,
-                                 .n = n_row,
-                                 .dtype = row_dtype(m->w)};
-        gemm(&rows, m->w, panel, n_panel, c, ldc);
-        store_block(m, c, ldc, row, n_row, p0, n_panel);
+                                 .n = min_int(g->rows, end - row),
+                                 .dtype = row_dtype(m->w),
+                                 .scratch = scratch};
+        gemm_arrange(&rows, m->w);
+        for (int p0 = first; p0 < last; p0 += g->panels) {
+            int n_panel = min_int(g->panels, last - p0);
+            const unsigned char *panel[GEMM_PANELS];
+            for (int j = 0; j < n_panel; j++)
+                panel[j] = panel_at(m->w, p0 + j);
+            size_t ldc = (size_t)n_panel * PANEL;
+            gemm(&rows, m->w, panel, n_panel, c, ldc);
+            store_block(m, c, ldc, row, rows.n, p0, n_panel);
+        }
     }
 }
 
