@@ -6,8 +6,8 @@ median of the paired ratios are printed, with the microseconds that a layer's ex
 into serialise (gather rows, build messages), wire (round trip less the worker's own time), queue and
 compute. Logits hashes of all runs must be equal: a faster run with other bits is no result.
 
-A way to reach the workers is a transport; `+shm` lets rows pass through shared memory, `@N` sets
---spin-us to N on both sides (0: park at once):
+A way to reach the workers is a transport; `+shm` lets rows pass through shared memory, `+curve` encrypts
+the wire, `@N` sets --spin-us to N on both sides (0: park at once):
 
   bench/cluster.py --sigmoe build/release/sigmoe                  # synthesizes OLMoE-1B-7B, 13.8 GB
   bench/cluster.py --sigmoe build/release/sigmoe --layers 4       # a quarter of the layers, quick
@@ -29,7 +29,7 @@ def parse():
     p.add_argument("--shape", default="olmoe-1b-7b")
     p.add_argument("--layers", type=int, default=0, help="layers of the synthetic model; 0: all")
     p.add_argument("--workers", type=int, default=2)
-    p.add_argument("--ways", "--transports", default="tcp,tcp+shm", help="how workers are reached: tcp or ipc, then +shm, then @SPIN_US")
+    p.add_argument("--ways", "--transports", default="tcp,tcp+shm", help="how workers are reached: tcp or ipc, then +shm, +curve and @SPIN_US as wanted")
     p.add_argument("--threads", type=int, default=0, help="of the coordinator; 0: one a CPU")
     p.add_argument("--worker-threads", type=int, default=0, help="of each worker; 0: one a CPU")
     p.add_argument("--batches", default="1,8", help="sequences at once")
@@ -53,7 +53,7 @@ def prompts_file(folder, n, length):
 def run(o, model, prompts, where):
     command = [o.sigmoe, "run", model, "--token-ids-file", prompts, "--max-tokens", str(o.tokens),
                "--ignore-eos", "--json", "--precision", o.precision, "--threads", str(o.threads),
-               "--worker-threads", str(o.worker_threads), *where]
+               "--worker-threads", str(o.worker_threads), "--speculate", "off", *where]
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode != 0:
         sys.exit(f"{' '.join(command)}: {done.stderr.decode()[-1000:]}")
@@ -61,13 +61,17 @@ def run(o, model, prompts, where):
     return {"hash": report["logits_hash"], **report["stats"]}
 
 
-def options_of(o, way):
-    """The options of `sigmoe run` for tcp, tcp+shm, tcp+shm@50, ..."""
+def options_of(o, way, folder):
+    """The options of `sigmoe run` for tcp, tcp+shm, tcp+curve, tcp+shm+curve@50, ..."""
     path, _, spin = way.partition("@")
-    transport, _, shm = path.partition("+")
-    if shm not in ("", "shm") or transport not in ("tcp", "ipc"):
-        sys.exit(f"--ways: {way} is not tcp or ipc, then perhaps +shm, then perhaps @MICROSECONDS")
-    return ["--workers", str(o.workers), "--transport", transport, *([] if shm else ["--no-shm"]),
+    transport, *more = path.split("+")
+    if transport not in ("tcp", "ipc") or not set(more) <= {"shm", "curve"}:
+        sys.exit(f"--ways: {way} is not tcp or ipc, then +shm, +curve and @MICROSECONDS as wanted")
+    key = os.path.join(folder, "wire.key")
+    if "curve" in more and not os.path.exists(key):
+        subprocess.run([o.sigmoe, "keys", "new", key], check=True, capture_output=True)
+    return ["--workers", str(o.workers), "--transport", transport,
+            *([] if "shm" in more else ["--no-shm"]), *(["--wire-key", key] if "curve" in more else []),
             "--spin-us", spin or str(o.spin_us)]
 
 
@@ -75,7 +79,7 @@ def measure(o, model, folder, batch):
     """{name: [stats of each run]}, in-process first, alternating."""
     ways = {"inproc": ["--spin-us", str(o.spin_us)]}
     for way in o.ways.split(","):
-        ways[way] = options_of(o, way)
+        ways[way] = options_of(o, way, folder)
     prompts = prompts_file(folder, batch, o.prompt)
     got = {name: [] for name in ways}
     for _ in range(o.runs):
@@ -101,13 +105,13 @@ def ratio(got, name, key):
 def table(o, batch, got):
     print(f"\n{batch} sequence{'s' if batch > 1 else ''}, prompt {o.prompt}, {o.tokens} tokens each, "
           f"{o.precision}, median of {o.runs} (ratio to in-process, paired)")
-    print(f"  {'experts':<18}{'prefill/s':>10}{'ratio':>7}{'decode/s':>10}{'ratio':>7}"
+    print(f"  {'experts':<28}{'prefill/s':>10}{'ratio':>7}{'decode/s':>10}{'ratio':>7}"
           f"{'away us':>9}{'serial.':>9}{'wire':>7}{'queue':>7}{'compute':>9}{'waiting':>9}")
     for name, runs in got.items():
         label = "in-process" if name == "inproc" else f"{o.workers} workers {name}"
         us = [median(runs, "us_per_layer", k)
               for k in ("away", "serialise", "wire", "queue", "compute")]
-        print(f"  {label:<18}{median(runs, 'prompt_tokens_per_s'):>10.1f}"
+        print(f"  {label:<28}{median(runs, 'prompt_tokens_per_s'):>10.1f}"
               f"{ratio(got, name, 'prompt_tokens_per_s'):>7.3f}"
               f"{median(runs, 'decode_tokens_per_s'):>10.2f}"
               f"{ratio(got, name, 'decode_tokens_per_s'):>7.3f}"
