@@ -45,6 +45,23 @@ class Domains(Api):
         status, body = self.server.get("/v1/models/sigma:code")
         self.assertEqual((status, json.loads(body)["id"]), (200, "sigma:code"))
 
+    def test_what_one_domain_has_computed_is_not_anothers(self):
+        prompt = [(3 * i + i // 7) % 600 for i in range(200)]
+
+        def ask(domain):
+            answer = self.text(prompt=prompt, domain=domain, max_tokens=20, ignore_eos=True)
+            usage = answer["usage"]["prompt_tokens_details"]["cached_tokens"]
+            return answer["domain"], answer["choices"][0]["text"], usage
+
+        first = [ask(name) for name in NAMES]
+        self.assertEqual([f[2] for f in first], [0] * len(NAMES))
+        found = ask("auto")
+        again = [ask(name) for name in NAMES]
+        self.assertEqual([a[:2] for a in again], [f[:2] for f in first])
+        self.assertEqual([a[2] for a in again], [192] * len(NAMES))
+        self.assertIn(found[:2], [f[:2] for f in first])
+        self.assertEqual(found[2], 192)
+
     def test_the_id_the_field_and_the_header_pin_the_same_group(self):
         texts = {}
         for name in NAMES:
