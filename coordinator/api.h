@@ -141,9 +141,15 @@ json_t *api_json_of_ids(const int32_t *id, size_t n);
 /* api_truncate keeps the last n ids; 0: all. */
 void api_truncate(struct tok_ids *ids, int n);
 /* api_chat_ids: a conversation in the body of a request to ids by the model's template; *text, when
- * wanted, is what it renders to. 0, or -1 after having answered. */
+ * wanted, is what it renders to, and *turn the position from which it is about what it ends with
+ * (api_last_turn). 0, or -1 after having answered. */
 int api_chat_ids(struct api *api, const struct api_request *r, enum api_tool_choice choice,
-                 struct tok_ids *ids, char **text);
+                 struct tok_ids *ids, char **text, int *turn);
+/* api_last_turn: where in ids, the tokens of text, the last question of a conversation begins: one
+ * token before the last message of the user's; 0 when it is the only one, or is not found as it was
+ * written. A message of a few tokens says little, so the one before counts too. */
+int api_last_turn(struct api *api, const json_t *messages, const char *text, size_t n,
+                  unsigned flags, const struct tok_ids *ids);
 
 typedef void api_route(struct api *api, const struct api_request *r);
 api_route api_completions, api_chat, api_render, api_tokenize, api_detokenize, api_tokenizer_info;

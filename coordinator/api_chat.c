@@ -159,7 +159,7 @@ static int render(struct api *api, const json_t *body, enum api_tool_choice choi
 }
 
 int api_chat_ids(struct api *api, const struct api_request *r, enum api_tool_choice choice,
-                 struct tok_ids *ids, char **text_out)
+                 struct tok_ids *ids, char **text_out, int *turn)
 {
     struct err err = {0};
     char *text = NULL;
@@ -178,10 +178,13 @@ int api_chat_ids(struct api *api, const struct api_request *r, enum api_tool_cho
         TOK_PARSE_SPECIAL |
         (json_is_true(json_object_get(r->body, "add_special_tokens")) ? TOK_ADD_SPECIAL : 0);
     int rc = render(api, r->body, choice, messages, &text, &n, &err);
-    json_decref(messages);
     if (rc == 0) {
         rc = api_ids_of_text(api, text, n, flags, 1, ids, &err);
     }
+    if (rc == 0 && turn != NULL) {
+        *turn = api_last_turn(api, messages, text, n, flags, ids);
+    }
+    json_decref(messages);
     if (rc == 0 && ids->n == 0) {
         rc = err_set(&err, ERR_USAGE, "the conversation is empty");
     }
@@ -209,8 +212,12 @@ void api_chat(struct api *api, const struct api_request *r)
     if (api_params_read(api, r, 1, &p) != 0) {
         return;
     }
-    if (api_chat_ids(api, r, p.tool_choice, &ids, NULL) == 0) {
+    int turn = 0;
+    if (api_chat_ids(api, r, p.tool_choice, &ids, NULL, &turn) == 0) {
+        int before = (int)ids.n;
         api_truncate(&ids, p.truncate);
+        turn -= before - (int)ids.n;
+        p.generation.domain_from = turn > 0 ? turn : 0;
         api_job_start(api, r->x, 1, &p, &ids, 1);
     }
     api_params_fini(&p);
@@ -226,7 +233,7 @@ void api_render(struct api *api, const struct api_request *r)
     if (api_template_read(api, r) != 0) {
         return;
     }
-    if (api_chat_ids(api, r, none ? CHOICE_NONE : CHOICE_AUTO, &ids, &text) != 0) {
+    if (api_chat_ids(api, r, none ? CHOICE_NONE : CHOICE_AUTO, &ids, &text, NULL) != 0) {
         return;
     }
     api_json(api, r->x,

@@ -196,7 +196,8 @@ void api_tokenize(struct api *api, const struct api_request *r)
         return;
     }
     if (json_object_get(r->body, "messages") != NULL) {
-        if (api_template_read(api, r) != 0 || api_chat_ids(api, r, CHOICE_AUTO, &ids, NULL) != 0) {
+        if (api_template_read(api, r) != 0 ||
+            api_chat_ids(api, r, CHOICE_AUTO, &ids, NULL, NULL) != 0) {
             return;
         }
     } else {

@@ -365,6 +365,7 @@ struct request choice_request(struct choice *c)
                             .sampling = s->sampling,
                             .choice = (uint64_t)c->index,
                             .domain = s->domain,
+                            .domain_from = s->domain_from,
                             .ignore_eos = s->ignore_eos,
                             .all_logits = c->prompt != NULL,
                             .user = c,

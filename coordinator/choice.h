@@ -17,7 +17,7 @@ struct choice_shared {
     struct generation *generation;
     int32_t *prompt, *stop_token;
     int n_prompt, n_stop_token, n_choice, max_tokens, min_tokens, ignore_eos;
-    int n_top, prompt_logprobs, skip_special, domain, routes;
+    int n_top, prompt_logprobs, skip_special, domain, domain_from, routes;
     float *raw; /* [vocab] the engine's thread's: logits of the draw at hand, before penalties */
     struct sampling sampling;
     struct logit_bias *bias;

@@ -16,7 +16,7 @@ struct domain_probe {
     const struct model_desc *desc;
     int n_dense;           /* layers below the first sparse one */
     const struct seq *seq; /* NULL: none */
-    int n_token;           /* of the prompt, looked at */
+    int n_token;           /* looked at */
     int32_t token[DOMAIN_PROBE_TOKENS];
     int slot, n_dense_done; /* positions that are through the dense layers, in this slot */
     int next, pos;          /* domain and position where the next sparse chunk begins */
@@ -87,11 +87,25 @@ static void enter_slot(struct domain_probe *p, int slot)
     p->next = slot < p->desc->n_slot ? domain_of_slot(p, slot, 0) : n_domain;
 }
 
+/* look writes the tokens that are looked at; how many. What begins every text stands before them,
+ * if it begins the prompt: they are scored as a text of their own. */
+static int look(const struct domain_probe *p, const struct seq *seq,
+                int32_t token[DOMAIN_PROBE_TOKENS])
+{
+    int from = seq->request.domain_from, n = 0;
+    if (from > 1 && seq->token[0] == p->desc->bos) {
+        token[n++] = seq->token[0];
+    }
+    while (n < DOMAIN_PROBE_TOKENS && from < seq->n_prompt) {
+        token[n++] = seq->token[from++];
+    }
+    return n;
+}
+
 void domain_probe_begin(struct domain_probe *p, const struct seq *seq)
 {
     p->seq = seq;
-    p->n_token = seq->n_prompt < DOMAIN_PROBE_TOKENS ? seq->n_prompt : DOMAIN_PROBE_TOKENS;
-    memcpy(p->token, seq->token, (size_t)p->n_token * sizeof *p->token);
+    p->n_token = look(p, seq, p->token);
     memset(p->score, 0, (size_t)p->desc->n_domain * sizeof *p->score);
     p->n_chunk = p->n_borrowed = 0;
     enter_slot(p, 0);
@@ -114,9 +128,9 @@ static void add_span(struct domain_probe *p, int i, int domain, int begin, int n
 {
     struct seq *as = &p->as[i];
     *as = (struct seq){.id = p->seq->id,
-                       .token = p->seq->token,
-                       .n_token = p->seq->n_token,
-                       .n_prompt = p->seq->n_prompt,
+                       .token = p->token,
+                       .n_token = p->n_token,
+                       .n_prompt = p->n_token,
                        .page = p->page + (size_t)i * (size_t)kv_pages_for(p->n_token)};
     as->request.domain = domain;
     p->span[i] = (struct sched_span){as, begin, begin + n_row, pos, 0};
@@ -278,6 +292,7 @@ int domain_probe_result(const struct domain_probe *p, const double **score)
 
 int domain_probe_same(const struct domain_probe *p, const struct seq *seq)
 {
-    int n = seq->n_prompt < DOMAIN_PROBE_TOKENS ? seq->n_prompt : DOMAIN_PROBE_TOKENS;
-    return n == p->n_token && memcmp(p->token, seq->token, (size_t)n * sizeof *p->token) == 0;
+    int32_t token[DOMAIN_PROBE_TOKENS];
+    int n = look(p, seq, token);
+    return n == p->n_token && memcmp(p->token, token, (size_t)n * sizeof *token) == 0;
 }

@@ -1,7 +1,7 @@
-/* domain_probe: which domain a prompt is of. Its first tokens go once through the dense layers
- * (once for each embedding slot in use), then through the sparse layers under every group, many
- * groups in one batch; the group under which the tokens are likeliest wins, ties to the lower
- * index.
+/* domain_probe: which domain a prompt is of. Its first tokens, from request.domain_from on and as
+ * if nothing stood before them, go once through the dense layers (once for each embedding slot in
+ * use), then through the sparse layers under every group, many groups in one batch; the group under
+ * which the tokens are likeliest wins, ties to the lower index.
  *
  * The engine calls it in chunks of at most a step's rows, one a step, so that other sequences go on
  * meanwhile. Keys and values go into pages the sequence holds already and overwrite later; where
@@ -22,7 +22,8 @@ struct domain_probe;
 int domain_probe_create(const struct model_desc *desc, struct domain_probe **out, struct err *err);
 void domain_probe_destroy(struct domain_probe *p);
 
-/* domain_probe_begin starts with a sequence of at least two prompt tokens that holds its pages. A
+/* domain_probe_begin starts with a sequence of at least two prompt tokens to look at that holds its
+ * pages. A
  * probe that has not ended is forgotten. */
 void domain_probe_begin(struct domain_probe *p, const struct seq *seq);
 /* domain_probe_of: the sequence it is at, or NULL. domain_probe_drop forgets it. */

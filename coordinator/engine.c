@@ -166,7 +166,7 @@ int engine_submit(struct engine *e, const struct request *request, uint64_t *id,
     if (d->n_domain == 0) {
         seq->request.domain = 0;
     } else if (request->domain == DOMAIN_AUTO) {
-        seq->held = d->n_domain > 1 && request->n_prompt > 1;
+        seq->held = d->n_domain > 1 && request->n_prompt - request->domain_from > 1;
         seq->request.domain = d->default_domain;
     }
     int scaled = d->rope.scaling == ROPE_DYNAMIC && request->n_prompt > d->rope.max_context;

@@ -28,6 +28,10 @@ int request_check(const struct request *request, const struct model_desc *desc, 
         return err_set(err, ERR_USAGE, "there is no domain %d, the model has %d", request->domain,
                        desc->n_domain);
     }
+    if (request->domain_from < 0 || request->domain_from >= request->n_prompt) {
+        return err_set(err, ERR_USAGE, "a domain cannot be found out from token %d of %d",
+                       request->domain_from, request->n_prompt);
+    }
     for (int i = 0; i < request->n_prompt; i++) {
         if (request->prompt[i] < 0 || request->prompt[i] >= desc->vocab) {
             return err_set(err, ERR_USAGE, "token id %d at %d is outside the vocabulary of %d",

@@ -22,6 +22,9 @@ struct request {
     struct sampling sampling;
     uint64_t choice; /* stream of random numbers, for n > 1 choices of one seed */
     int domain;      /* index, or DOMAIN_AUTO; not looked at in models without domains */
+    /* DOMAIN_AUTO: the domain is that of the prompt from this position on (a conversation's last
+     * question, say). 0 <= domain_from < n_prompt. */
+    int domain_from;
     int ignore_eos;
     int all_logits; /* on_logits for every position, not just those a token is drawn from */
     void *user;

@@ -92,6 +92,7 @@ static int shared_init(struct choice_shared *s, struct service *service, struct 
                                 .n_choice = p->n_choice,
                                 .max_tokens = p->max_tokens,
                                 .domain = p->domain,
+                                .domain_from = p->domain_from,
                                 .min_tokens = p->min_tokens,
                                 .ignore_eos = p->ignore_eos,
                                 .n_top = p->n_top < SERVICE_TOP_MAX ? p->n_top : SERVICE_TOP_MAX,

@@ -33,6 +33,7 @@ struct generation_params {
     const int32_t *prompt; /* [n_prompt] */
     int n_prompt, n_choice, max_tokens, min_tokens;
     int domain;               /* index or DOMAIN_AUTO; not looked at in models without domains */
+    int domain_from;          /* DOMAIN_AUTO: from this position on, as in struct request */
     struct sampling sampling; /* bias is copied */
     int ignore_eos;
     const char *const *stop;   /* [n_stop] texts that end a choice; copied */

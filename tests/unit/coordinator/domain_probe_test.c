@@ -190,7 +190,7 @@ static void rig_run(struct rig *r)
 }
 
 /* Prompt number i: of LONG tokens for i = 0, else short; the same for the same i. */
-static uint64_t submit(struct rig *r, int i, int domain, int all, struct outcome *o)
+static uint64_t submit_from(struct rig *r, int i, int from, int domain, int all, struct outcome *o)
 {
     static int32_t prompt[N_SEQ][LONG];
     int n = i == 0 ? LONG : 2 + 9 * i;
@@ -198,10 +198,15 @@ static uint64_t submit(struct rig *r, int i, int domain, int all, struct outcome
         prompt[i][k] = (int32_t)((7 + 13 * i + 5 * k + k * k % 11) % VOCAB);
     memset(o, 0, sizeof *o);
     o->domain = -1;
-    o->prompt = prompt[i];
+    /* `all`: what lies before `from` is not there at all. */
+    int32_t *whole = prompt[i];
+    whole += all ? from : 0;
+    n -= all ? from : 0;
+    o->prompt = whole;
     o->n_prompt = n < 256 ? n : 256; /* what a probe looks at */
-    struct request request = {.prompt = prompt[i],
+    struct request request = {.prompt = whole,
                               .n_prompt = n,
+                              .domain_from = all ? 0 : from,
                               .max_tokens = N_TOKEN,
                               .domain = domain,
                               .sampling = {.top_p = 1.0f, .repetition_penalty = 1.0f},
@@ -217,6 +222,11 @@ static uint64_t submit(struct rig *r, int i, int domain, int all, struct outcome
     if (engine_submit(r->engine, &request, &id, &err) != 0)
         fail_msg("%s", err.text);
     return id;
+}
+
+static uint64_t submit(struct rig *r, int i, int domain, int all, struct outcome *o)
+{
+    return submit_from(r, i, 0, domain, all, o);
 }
 
 static struct sim_config calm(void)
@@ -248,6 +258,25 @@ static void scores_are_what_the_logits_say(void **state)
         assert_int_equal(found.domain, best);
         assert_memory_equal(found.token, given[best].token, sizeof found.token);
         assert_int_equal(engine_domain_stats(r.engine)[best].requests, 2);
+        rig_close(&r);
+    }
+}
+
+/* The end of a prompt is scored as if nothing stood before it. */
+static void what_is_before_is_not_looked_at(void **state)
+{
+    struct fixture *x = *state;
+    for (int i = 0; i < N_SEQ; i++) {
+        struct rig r;
+        struct outcome found, given[N_DOMAIN];
+        int from = i == 0 ? 21 : 5 * i;
+        rig_open(&r, x, calm(), 64, 40);
+        submit_from(&r, i, from, DOMAIN_AUTO, 0, &found);
+        for (int d = 0; d < N_DOMAIN; d++)
+            submit_from(&r, i, from, d, 1, &given[d]);
+        rig_run(&r);
+        for (int d = 0; d < N_DOMAIN; d++)
+            assert_true(fabs(given[d].sum / (given[d].n_prompt - 1) - found.score[d]) < 1e-5);
         rig_close(&r);
     }
 }
@@ -395,6 +424,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(scores_are_what_the_logits_say),
+        cmocka_unit_test(what_is_before_is_not_looked_at),
         cmocka_unit_test(company_chunks_and_free_pages_change_no_bit),
         cmocka_unit_test(storms_change_no_bit),
         cmocka_unit_test(a_cancelled_probe_leaves_nothing_behind),
