@@ -132,9 +132,8 @@ static int heads_read(struct model_desc *desc, const struct config *config,
         return err_set(err, ERR_MODEL,
                        "%s: %d attention heads cannot share %d key/value heads evenly",
                        config->path, desc->n_head, desc->n_kv_head);
-    if (desc->d_head < 2 || desc->d_head % 2 != 0 || desc->d_head > LIMIT_D_HEAD)
-        return err_set(err, ERR_MODEL,
-                       "%s: heads are %d wide; rotation needs an even width of 2..%d", config->path,
+    if (desc->d_head < 1 || desc->d_head > LIMIT_D_HEAD)
+        return err_set(err, ERR_MODEL, "%s: heads are %d wide; 1..%d are possible", config->path,
                        desc->d_head, LIMIT_D_HEAD);
     desc->attn_scale = (float)(1.0 / sqrt(desc->d_head));
     return 0;
@@ -209,9 +208,14 @@ static int common_read(struct model_desc *desc, const struct config *config,
 }
 
 /* finish: the width of dense layers is asked for only where there are such layers, and a model
- * without a sparse layer has no experts whatever its config counts. */
+ * without a sparse layer has no experts whatever its config counts. A family without rotation has
+ * said so by now. */
 static int finish(struct model_desc *desc, const struct config *config, struct err *err)
 {
+    if (desc->rope.d_rot % 2 != 0)
+        return err_set(err, ERR_MODEL,
+                       "%s: heads are %d wide; rotation needs an even width of 2..%d", config->path,
+                       desc->rope.d_rot, LIMIT_D_HEAD);
     int n_sparse = desc_n_sparse(desc);
     if (n_sparse == 0) {
         desc->n_expert = desc->top_k = desc->d_ff_expert = desc->d_ff_shared = 0;
