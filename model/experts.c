@@ -316,17 +316,28 @@ int expert_set_load_many(struct expert_set *set, const int32_t *experts, int n, 
     return rc;
 }
 
-void expert_set_drop(struct expert_set *set, int layer, int expert)
+struct expert *expert_set_detach(struct expert_set *set, int layer, int expert)
 {
     _Atomic(struct expert *) *slot = entry(set, layer, expert);
     struct expert *e = slot ? atomic_exchange(slot, NULL) : NULL;
+    if (e)
+        atomic_fetch_sub(&set->count, 1);
+    return e;
+}
+
+void expert_free(struct expert_set *set, struct expert *e)
+{
     if (!e)
         return;
     slab_free(set, &e->slab);
     atomic_fetch_sub(&set->mapped, e->slab.mapped);
     free(e);
     atomic_fetch_sub(&set->bytes, set->slab_bytes);
-    atomic_fetch_sub(&set->count, 1);
+}
+
+void expert_set_drop(struct expert_set *set, int layer, int expert)
+{
+    expert_free(set, expert_set_detach(set, layer, expert));
 }
 
 void expert_set_destroy(struct expert_set *set)

@@ -99,7 +99,12 @@ int expert_set_load(struct expert_set *set, int layer, int expert, struct err *e
  * loaded before a failure stays held. */
 int expert_set_load_many(struct expert_set *set, const int32_t *experts, int n, struct team *team,
                          struct err *err);
-/* expert_set_drop frees one expert; no computation may be using it. */
+/* expert_set_detach takes one expert out of the set (NULL: it was not in); no computation may be
+ * using it. Its memory goes with expert_free, before the set is destroyed: giving megabytes back
+ * takes a while. expert_set_drop does both. */
+struct expert;
+struct expert *expert_set_detach(struct expert_set *set, int layer, int expert);
+void expert_free(struct expert_set *set, struct expert *e);
 void expert_set_drop(struct expert_set *set, int layer, int expert);
 /* expert_set_get: the packed expert or NULL when it is not held. */
 const struct ffn_weights *expert_set_get(const struct expert_set *set, int layer, int expert);

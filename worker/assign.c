@@ -19,6 +19,9 @@
 #include <string.h>
 
 #define REPORT_NS (200 * NS_PER_MS)
+/* What is dropped gives its memory back this much at a time, so that no request waits for it. */
+#define DROP_S       0.002
+#define DROP_AT_ONCE 2
 
 struct assign {
     struct worker *w;
@@ -31,6 +34,9 @@ struct assign {
     struct err err;
     int n_seen; /* loaded experts whose bits are set */
     int64_t reported_ns;
+    struct expert **dropped; /* [n_dropped] out of the set, not freed yet */
+    int n_dropped;
+    ev_timer drop_timer;
 };
 
 static int bit_get(const uint8_t *bits, size_t i)
@@ -74,21 +80,48 @@ static int refresh_held(struct worker *w)
     return changed;
 }
 
+static void free_some(struct assign *a, int n)
+{
+    for (; n > 0 && a->n_dropped > 0; n--)
+        expert_free(a->w->set, a->dropped[--a->n_dropped]);
+    if (a->n_dropped > 0)
+        return;
+    ev_timer_stop(a->w->loop, &a->drop_timer);
+    free(a->dropped);
+    a->dropped = NULL;
+}
+
+static void on_drop_timer(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+    (void)loop;
+    (void)revents;
+    free_some(timer->data, DROP_AT_ONCE);
+}
+
 /* What was asked for and is not wanted any more goes; requests that came before are answered
- * first. Returns how many went. */
+ * first. Returns how many went. Their memory goes bit by bit; at once, where there is none for a
+ * list. */
 static int drop_rest(struct assign *a)
 {
     struct worker *w = a->w;
     int n = 0;
     while (queue_count(w->queue))
         batch_run(w);
+    free_some(a, a->n_dropped);
+    a->dropped = calloc((size_t)expert_set_count(w->set) + 1, sizeof(*a->dropped));
     for (int layer = 0; layer < w->shape.n_layer; layer++)
         for (int e = 0; e < w->shape.n_expert; e++)
             if (!bit_get(a->held, (size_t)layer * (size_t)w->shape.n_expert + (size_t)e) &&
                 expert_set_get(w->set, layer, e)) {
-                expert_set_drop(w->set, layer, e);
+                struct expert *gone = expert_set_detach(w->set, layer, e);
+                if (a->dropped)
+                    a->dropped[a->n_dropped++] = gone;
+                else
+                    expert_free(w->set, gone);
                 n++;
             }
+    if (a->n_dropped > 0)
+        ev_timer_start(w->loop, &a->drop_timer);
     return n;
 }
 
@@ -119,12 +152,14 @@ static void on_changed(void *user)
         finish(a, &view);
         return;
     }
+    if (clock_now(&clock_real) - a->reported_ns < REPORT_NS)
+        return;
+    /* Each news of what is held costs coordinators a new table: not for each expert. */
     if (view.loaded > a->n_seen) {
         a->n_seen = view.loaded;
         refresh_held(a->w);
     }
-    if (clock_now(&clock_real) - a->reported_ns >= REPORT_NS)
-        report(a);
+    report(a);
 }
 
 struct assign *assign_create(struct worker *w)
@@ -132,6 +167,8 @@ struct assign *assign_create(struct worker *w)
     struct assign *a = calloc(1, sizeof(*a));
     if (a) {
         a->w = w;
+        ev_timer_init(&a->drop_timer, on_drop_timer, DROP_S, DROP_S);
+        a->drop_timer.data = a;
         a->held = calloc(1, w->held_bytes);
         a->loader = a->held ? loader_create(w->set, w->loop, on_changed, a) : NULL;
     }
@@ -147,6 +184,7 @@ void assign_destroy(struct assign *a)
     if (!a)
         return;
     loader_destroy(a->loader);
+    free_some(a, a->n_dropped);
     free(a->held);
     free(a);
 }

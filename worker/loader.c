@@ -1,11 +1,15 @@
 /* loader: see loader.h. The thread is joined at the end of each order: orders are rare, and a
- * thread that does not exist needs no state machine. */
+ * thread that does not exist needs no state machine. It runs at the lowest priority: requests that
+ * are answered meanwhile need the processor at once, an expert that arrives needs it sometime. */
 #include "worker/loader.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+
+#define NICE 19
 
 struct loader {
     struct expert_set *set;
@@ -47,6 +51,7 @@ struct loader *loader_create(struct expert_set *set, struct ev_loop *loop,
 static void *load_all(void *arg)
 {
     struct loader *l = arg;
+    setpriority(PRIO_PROCESS, 0, NICE); /* of this thread, on Linux */
     for (int i = 0; i < l->total && !atomic_load(&l->stop); i++) {
         if (expert_set_load(l->set, l->item[i][0], l->item[i][1], &l->err))
             break;

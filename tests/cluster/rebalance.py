@@ -8,6 +8,8 @@ a run that was left alone, and operators are told the truth and refused in words
 import argparse
 import json
 import os
+import selectors
+import socket
 import statistics
 import sys
 import tempfile
@@ -165,39 +167,69 @@ def check(binary):
         print(f"{sum(map(len, streams.answers))} answers of {N_TOKEN} tokens, all as undisturbed")
 
 
-def pauses(server, stop, out):
-    """Times between the tokens of one stream after another."""
-    import http.client
-    while not stop.is_set():
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=LIMIT_S)
-        connection.request("POST", "/v1/completions", json.dumps(
-            {"prompt": [5, 6], "max_tokens": 200, "ignore_eos": True, "stream": True}),
-            {"Content-Type": "application/json"})
-        response, last = connection.getresponse(), None
-        for line in response:
-            if line.startswith(b"data: {"):
-                now = time.monotonic()
-                if last is not None:
-                    out.append((now, now - last))
-                last = now
-        connection.close()
+class Pauses:
+    """N_STREAM streams read by one thread with as little work as can be, since it shares the machine:
+    at[i] has when each piece of stream i came. A stream that ends is begun anew."""
+
+    def __init__(self, server, n_token):
+        self.server, self.n_token = server, n_token
+        self.stop = threading.Event()
+        self.at = []
+        self.thread = threading.Thread(target=self.run)
+
+    def begin(self, selector, i):
+        body = json.dumps({"prompt": [5 + i, 6], "max_tokens": self.n_token, "ignore_eos": True,
+                           "stream": True}).encode()
+        connection = socket.create_connection(("127.0.0.1", self.server.port))
+        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+                           b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+                           % (len(body), body))
+        self.at.append([])
+        selector.register(connection, selectors.EVENT_READ, (i, self.at[-1]))
+
+    def run(self):
+        with selectors.DefaultSelector() as selector:
+            for i in range(N_STREAM):
+                self.begin(selector, i)
+            while not self.stop.is_set():
+                for key, _ in selector.select(0.1):
+                    i, at = key.data
+                    data = key.fileobj.recv(65536)
+                    if b"data: {" in data:
+                        at.append(time.monotonic())
+                    if not data:
+                        selector.unregister(key.fileobj)
+                        key.fileobj.close()
+                        self.begin(selector, i)
+            for key in list(selector.get_map().values()):
+                key.fileobj.close()
+
+    def between(self, begun, ended):
+        """Pauses that ended within the time, ascending; the first token of a stream has none."""
+        return sorted(b - a for at in self.at for a, b in zip(at[1:], at[2:]) if begun <= b <= ended)
+
+
+def show(name, values, median):
+    print(f"{name:7} {len(values):7} tokens: median {statistics.median(values) * 1e3:.2f} ms, "
+          f"p99 {values[int(len(values) * 0.99)] * 1e3:.2f}, longest {values[-1] * 1e3:.2f} ms "
+          f"({values[-1] / median:.2f} x the median before)")
 
 
 def report(binary, model):
     """Pauses between tokens with 16 streams, before and while the placement is turned round."""
     with tempfile.TemporaryDirectory(prefix="sigmoe-rebalance-") as tmp:
         admin = os.path.join(tmp, "admin.sock")
-        n = json.load(open(os.path.join(model, "config.json"), encoding="utf-8"))["num_experts"]
-        half = n // 2
-        sets = [f"0-{half - 1}", f"{half}-{n - 1}"]
+        config = json.load(open(os.path.join(model, "config.json"), encoding="utf-8"))
+        half = config["num_experts"] // 2
+        sets = [f"0-{half - 1}", f"{half}-{2 * half - 1}"]
         with Workers(binary, model, "bf16", sets) as at:
             endpoints = at.split(",")
             with Served(binary, model, "--workers-at", at, "--admin", admin, workers=0) as server:
-                stop, out = threading.Event(), [[] for _ in range(N_STREAM)]
-                threads = [threading.Thread(target=pauses, args=(server, stop, o)) for o in out]
-                for t in threads:
-                    t.start()
-                time.sleep(10)
+                pauses = Pauses(server, config.get("max_position_embeddings", 1024) - 24)
+                pauses.thread.start()
+                time.sleep(3)
+                calm_from = time.monotonic()
+                time.sleep(8)
                 begun = time.monotonic()
                 for _ in range(3):
                     sets.reverse()
@@ -205,17 +237,12 @@ def report(binary, model):
                     write_json(path, {"workers": dict(zip(endpoints, sets))})
                     sigmoe(binary, "rebalance", "--admin", admin, "--placement", path)
                 ended = time.monotonic()
-                time.sleep(1)
-                stop.set()
-                for t in threads:
-                    t.join()
-    calm = sorted(p for o in out for at, p in o if at < begun)
-    during = sorted(p for o in out for at, p in o if begun <= at <= ended)
+                pauses.stop.set()
+                pauses.thread.join()
+    calm, during = pauses.between(calm_from, begun), pauses.between(begun, ended)
     median = statistics.median(calm)
-    for name, values in (("before", calm), ("during", during)):
-        print(f"{name:7} {len(values):7} tokens: median {statistics.median(values) * 1e3:.2f} ms, "
-              f"p99 {values[int(len(values) * 0.99)] * 1e3:.2f}, longest {values[-1] * 1e3:.2f} ms "
-              f"({values[-1] / median:.2f} x the median before)")
+    show("before", calm, median)
+    show("during", during, median)
     print(f"three changes of the whole placement took {ended - begun:.1f} s")
 
 
