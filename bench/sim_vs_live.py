@@ -6,6 +6,8 @@ requests (bar: within 20 %).
 
 The machine is measured first (`sigmoe calibrate`, as many threads as serve), then each configuration is
 served and loaded, then simulated; neither sees the other's figures. Run it on an idle machine.
+What a server decides by what it measures while it runs, the simulation cannot know: it serves with one
+micro-batch, without guessed tokens, and over the transport that was calibrated.
 
   bench/sim_vs_live.py --sigmoe build/release/sigmoe                  # a 6-layer bench-m2, about 15 minutes
   bench/sim_vs_live.py --sigmoe build/release/sigmoe --tiny           # whether it works, a minute
@@ -33,6 +35,7 @@ def parse():
     p.add_argument("--model", help="a served model's folder instead (with its tokenizer)")
     p.add_argument("--layers", type=int, default=6, help="of the synthetic bench-m2")
     p.add_argument("--workers", default="2,4")
+    p.add_argument("--placements", default=",".join(PLACEMENTS))
     p.add_argument("--loads", default="0.35,0.7", help="parts of the throughput that the simulator says is all")
     p.add_argument("--rates", help="requests a second instead of --loads")
     p.add_argument("--seconds", type=float, default=40, help="of each load")
@@ -99,7 +102,7 @@ class Cluster:
                                "--listen", "tcp://127.0.0.1:*", "--threads", 1) for held in self.held]
             return self.start("serve", self.model, "--port", 0, "--workers-at", ",".join(ends), "--threads", 1,
                               "--kv-tokens", 65536, "--max-seqs", 64, "--max-queue", 1024, "--admin", "none",
-                              "--no-prefix-cache", "--speculate", "off", *self.more)
+                              "--no-prefix-cache", "--micro-batches", 1, "--speculate", "off", "--no-shm", *self.more)
         except BaseException:
             self.__exit__()
             raise
@@ -125,6 +128,7 @@ def traffic(o, rate, seconds):
 def simulate(o, model, calibration, placement, n_worker, rate, seconds, out):
     run(o, "loadtest", "simulate", os.path.join(model, "config.json"), "--calibration", calibration, "--workers",
         n_worker, "--cores", os.cpu_count(), "--threads", 1, "--worker-threads", 1, "--placement", placement,
+        "--micro", 1,
         "--kv-tokens", 65536, "--seqs", 64, "--trace", o.trace, *traffic(o, rate, seconds), "--json", out)
     with open(out, encoding="utf-8") as f:
         return json.load(f)["runs"][0]
@@ -220,7 +224,7 @@ def main():
         print("   placement       load " + " ".join(f"{name:^29}" for name, _, _ in FIGURES))
         rows = []
         for n_worker in map(int, o.workers.split(",")):
-            for placement in PLACEMENTS:
+            for placement in o.placements.split(","):
                 one_cluster(o, model, calibration, n_expert, n_worker, placement, folder, rows)
         verdict(rows)
         if o.json:

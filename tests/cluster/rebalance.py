@@ -212,7 +212,8 @@ class Pauses:
 def show(name, values, median):
     print(f"{name:7} {len(values):7} tokens: median {statistics.median(values) * 1e3:.2f} ms, "
           f"p99 {values[int(len(values) * 0.99)] * 1e3:.2f}, longest {values[-1] * 1e3:.2f} ms "
-          f"({values[-1] / median:.2f} x the median before)")
+          f"({values[-1] / median:.2f} x the median before), "
+          f"{sum(v > 2 * median for v in values) / len(values):.2%} longer than 2 x")
 
 
 def report(binary, model):
@@ -224,7 +225,9 @@ def report(binary, model):
         sets = [f"0-{half - 1}", f"{half}-{2 * half - 1}"]
         with Workers(binary, model, "bf16", sets) as at:
             endpoints = at.split(",")
-            with Served(binary, model, "--workers-at", at, "--admin", admin, workers=0) as server:
+            # Steps that are alike: no guessed tokens, no trying out of micro-batches.
+            with Served(binary, model, "--workers-at", at, "--admin", admin, "--speculate", "off",
+                        "--micro-batches", 1, workers=0) as server:
                 pauses = Pauses(server, config.get("max_position_embeddings", 1024) - 24)
                 pauses.thread.start()
                 time.sleep(3)

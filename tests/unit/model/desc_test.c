@@ -224,6 +224,11 @@ static void activations_and_tokens_are_read(void **state)
     assert_int_equal(d.stored, DTYPE_BF16);
     assert_int_equal(desc_of(LLAMA(", \"eos_token_id\": null")).n_eos, 0);
     assert_int_equal(desc_of(LLAMA(", \"torch_dtype\": \"float16\"")).stored, DTYPE_F16);
+    /* Nothing is rotated there, so any width will do. */
+    static const char odd[] =
+        "{\"model_type\": \"pangu_alpha\", \"num_hidden_layers\": 2, \"hidden_size\": 21, "
+        "\"num_attention_heads\": 3, \"vocab_size\": 9, \"intermediate_size\": 4}";
+    assert_int_equal(desc_of(odd).d_head, 7);
 }
 
 static void bad_configs_are_refused_in_words(void **state)
