@@ -96,7 +96,7 @@ static int on_event(void *user, const char *data, size_t n)
         k->done = 1;
         return 0;
     }
-    json_t *o = json_loadb(data, n, 0, NULL);
+    json_t *o = json_loadb(data, n, JSON_ALLOW_NUL, NULL); /* a token may be a zero byte */
     const char *words = error_words(o);
     if (!json_is_object(o) || words) {
         snprintf(k->said, sizeof(k->said), "%s", words ? words : "an event that is no JSON");
