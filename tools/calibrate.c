@@ -176,8 +176,8 @@ static int run(const struct options *o, struct calibrate *c, struct model *model
     if (!c->team || !c->worker_team)
         return err_set(err, ERR_NOMEM, "the system refuses the threads asked for");
     int rc = calibrate_expert(c, err);
-    rc = rc ? rc : calibrate_wire(c, err);
     rc = rc ? rc : calibrate_dense(c, err);
+    rc = rc ? rc : calibrate_wire(c, err); /* paced by the coordinator's own work */
     if (rc)
         return rc;
     calibrate_hardware(c);

@@ -1,6 +1,8 @@
 /* calibrate_wire: a real worker on a thread, a real pool, real messages: a dispatch of n rows that
  * all go to that worker. The pool says what building took, and the round trip less the worker's own
- * time, half of which is one way for half of the bytes. */
+ * time, half of which is one way for half of the bytes. Before each the coordinator computes as
+ * long as a layer's attention takes: a worker that has waited so long has parked, and waking it is
+ * part of the way when it serves. */
 #include "tools/calibrate.h"
 
 #include "coordinator/pool.h"
@@ -14,6 +16,7 @@
 
 #define EXPERTS_HELD 8
 #define ROWS_MAX     512
+#define ALONE_NS     3e6
 
 struct bench {
     struct calibrate *c;
@@ -102,6 +105,15 @@ static void bench_close(struct bench *b)
     free(b->slot_row);
 }
 
+/* What a coordinator does between two layers' rows, at most a few milliseconds of it. */
+static void compute_alone(const struct bench *b)
+{
+    double ns = cost_at(&b->c->cost.attn, b->n_row);
+    int64_t until = clock_now(&clock_real) + (int64_t)(ns < ALONE_NS ? ns : ALONE_NS);
+    while (clock_now(&clock_real) < until) {
+    }
+}
+
 static double run_dispatch(void *arg)
 {
     struct bench *b = arg;
@@ -113,6 +125,7 @@ static double run_dispatch(void *arg)
                          .rows = b->rows,
                          .ld_row = (size_t)d->d_model,
                          .slot_row = b->slot_row};
+    compute_alone(b);
     if (pool_dispatch(b->pool, &x, b->err))
         return -1;
     while (!x.done)
