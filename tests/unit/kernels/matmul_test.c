@@ -143,10 +143,11 @@ static void large_products_have_the_bits_of_the_sum(void **state)
     (void)state;
     const struct kernels *table[MAX_TABLE];
     int n_table = tables_of_sum(table);
-    static const int shapes[3][3] = {{200, 90, 321}, {1, 40, 14000}, {3, 17, 7000}};
-    for (int i = 0; i < 6; i++) {
-        const int *s = shapes[i % 3];
-        struct product p = {.dtype = i < 3 ? DTYPE_BF16 : DTYPE_F32,
+    static const int shapes[5][3] = {
+        {300, 90, 321}, {1, 40, 14000}, {3, 17, 7000}, {270, 17, 5000}, {20, 18, 17000}};
+    for (int i = 0; i < 10; i++) {
+        const int *s = shapes[i % 5];
+        struct product p = {.dtype = i < 5 ? DTYPE_BF16 : DTYPE_F32,
                             .y_dtype = DTYPE_F32,
                             .n = s[1],
                             .k = s[2],

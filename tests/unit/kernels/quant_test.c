@@ -84,6 +84,18 @@ static void every_row_count_has_the_bits_of_the_sum(void **state)
     }
 }
 
+/* More rows than a unit takes, more k than a scratch holds. */
+static void large_products_have_the_bits_of_the_sum(void **state)
+{
+    (void)state;
+    static const struct product p[] = {{DTYPE_I8, 40, 200, 128, 300},
+                                       {DTYPE_I4, 33, 600, 32, 280},
+                                       {DTYPE_I8, 18, 17000, 96, 20},
+                                       {DTYPE_I4, 17, 5000, 256, 130}};
+    for (size_t i = 0; i < sizeof p / sizeof *p; i++)
+        check(&p[i], 15000 + (uint64_t)i * 4);
+}
+
 static void a_row_has_the_same_bits_alone_and_in_company(void **state)
 {
     (void)state;
@@ -255,6 +267,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products_have_the_bits_of_the_sum_on_every_isa),
         cmocka_unit_test(every_row_count_has_the_bits_of_the_sum),
+        cmocka_unit_test(large_products_have_the_bits_of_the_sum),
         cmocka_unit_test(a_row_has_the_same_bits_alone_and_in_company),
         cmocka_unit_test(unpack_row_gives_back_what_was_packed),
         cmocka_unit_test(packing_in_pieces_is_packing_whole),
