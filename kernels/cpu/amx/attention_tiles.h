@@ -32,7 +32,7 @@ INLINE void tiles_fetch(const char *ahead, size_t bytes)
 {
     if (ahead) {
         for (size_t at = 0; at < bytes; at += 64) {
-            __builtin_prefetch(ahead + at);
+            __builtin_prefetch(ahead + at, 0, 2);
         }
     }
 }

@@ -96,7 +96,7 @@ INLINE void sum_micro(const struct sum *s, const enum dtype dtype, int r, const 
             }
             if (ahead) {
                 for (size_t at = 0; at < step * (size_t)wide; at += 64) {
-                    __builtin_prefetch(ahead + at);
+                    __builtin_prefetch(ahead + at, 0, 2);
                 }
                 ahead += step * (size_t)wide;
             }
