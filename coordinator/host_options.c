@@ -28,8 +28,9 @@ int host_options_table(struct host_options *o, struct opt *out)
         {"workers-at", 0, OPT_STR, &o->workers_at, "LIST",
          "workers that already run: tcp://a:1,tcp://b:1", 0, 0},
         {"wire-key", 0, OPT_STR, &o->key, "FILE",
-         "our key (sigmoe keys new): what passes is encrypted, workers prove that\n"
-         "they have the same key, or the one behind their endpoint:\n"
+         "our key (sigmoe keys new): what passes is encrypted, workers\n"
+         "prove that they have the same key, or the one behind their\n"
+         "endpoint: "
          "tcp://a:1#<64 hex digits>",
          0, 0},
         {"insecure", 0, OPT_FLAG, &o->insecure, NULL,

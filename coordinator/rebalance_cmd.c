@@ -38,13 +38,14 @@ static const char about[] =
 
 static int parse(struct rebalance_ask *a, int argc, char **argv, struct err *err)
 {
-    char places[1024], place_help[1100];
-    strategy_list(STRATEGY_PLACE, places, sizeof(places));
-    snprintf(place_help, sizeof(place_help), "strategy (capacity):\n%s", places);
+    char text[4096];
+    size_t used =
+        (size_t)snprintf(text, sizeof(text), "%s\n\nplacement strategies (--place):\n", about);
+    strategy_list(STRATEGY_PLACE, text + used, sizeof(text) - used);
     const struct opt more[] = {
         {"placement", 0, OPT_STR, &a->placement, "FILE",
          "who shall hold what, as sigmoe plan --out writes it", 0, 0},
-        {"place", 0, OPT_STR, &a->place, "NAME", place_help, 0, 0},
+        {"place", 0, OPT_STR, &a->place, "NAME", "strategy (capacity)", 0, 0},
         {"redundant", 'r', OPT_STR, &a->redundant, "R",
          "copies a layer beyond one of each: 8, 12.5%, or all;\ndefault: as many as there are now",
          0, 0},
@@ -61,8 +62,8 @@ static int parse(struct rebalance_ask *a, int argc, char **argv, struct err *err
         {"cancel", 0, OPT_FLAG, &a->cancel, NULL,
          "go back to the placement before, while workers load", 0, 0},
         {0}};
-    static const struct opt_command command = {
-        "rebalance", "sigmoe rebalance [--placement FILE | --pin .. | --cancel] [options]", about,
+    const struct opt_command command = {
+        "rebalance", "sigmoe rebalance [--placement FILE | --pin .. | --cancel] [options]", text,
         NULL};
     int rc = operate_parse(argc, argv, &a->o, &command, more, 1, 0, err);
     int domains = a->pin.n + a->unpin.n + a->scale.n > 0;

@@ -180,8 +180,8 @@ static int args_parse(int argc, char **argv, struct worker_args *a, struct err *
         {"precision", 'p', OPT_STR, &a->precision, "TYPE",
          "bf16 or f32, as the coordinator runs (default bf16)", 0, 0},
         {"packed-cache", 0, OPT_STR, &a->packed, "WHERE",
-         "keep packed weights on disk, so that the next start maps them: auto (in\n"
-         "the checkpoint's folder), a folder, or off (default)",
+         "keep packed weights on disk, so that the next start maps them:\n"
+         "auto (in the checkpoint's folder), a folder, or off (default)",
          0, 0},
         {"threads", 't', OPT_INT, &a->threads, "N", "threads (default 0: one a CPU)", 0,
          THREADS_MAX},
@@ -197,8 +197,9 @@ static int args_parse(int argc, char **argv, struct worker_args *a, struct err *
          "a second, given to sigmoe extract --from (default 256M);\n0: no weights are given away",
          0, 0},
         {"wire-key", 0, OPT_STR, &a->key, "FILE",
-         "this worker's key (sigmoe keys new): what passes is encrypted, and only\n"
-         "coordinators that have the same key may ask, or those that --allow names",
+         "this worker's key (sigmoe keys new): what passes is encrypted,\n"
+         "and only coordinators that have the same key may ask, or those\n"
+         "that --allow names",
          0, 0},
         {"allow", 0, OPT_STR, &a->allow, "FILE", "public keys that may ask, a line each", 0, 0},
         {"no-shm", 0, OPT_FLAG, &a->no_shm, NULL,

@@ -11,7 +11,7 @@ import unittest
 SIGMOE = ""
 COMMANDS = ["run", "serve", "worker", "status", "rebalance", "drain", "undrain", "join", "chat",
             "top", "inspect", "plan", "trace", "tokenize", "upcycle", "extract", "quantize", "eval",
-            "loadtest", "calibrate", "synth"]
+            "loadtest", "keys", "calibrate", "synth"]
 
 
 def sigmoe(*args):
