@@ -5,7 +5,7 @@ With one key for all, and with a key a host, logits are those of a run in one pr
 without the key, with another key, or before a worker with another key ends with 4 and a line that
 says so. What passes between a coordinator and a worker is taken down by a relay: in the clear its
 bytes show Hello's text and the rows' zeros, with keys neither, and a bit turned on the way ends the
-connection and not in another result. Workers that `sigmoe run` starts get its key.
+connection and not in another result (on one host rows would take another way: --no-shm). Workers that `sigmoe run` starts get its key.
 """
 import argparse
 import os
@@ -113,19 +113,20 @@ def check_relay(binary, tmp, calm, at, key):
     if at is None:
         with Workers(binary, MODEL, "bf16", HALVES) as clear:
             relay, rest = relayed(clear)
-            same = logits(binary, tmp, "--workers-at", rest) == calm
+            same = logits(binary, tmp, "--workers-at", rest, "--no-shm") == calm
         if not same or b"coordinator" not in relay.seen or bytes(16) not in relay.seen:
             raise Failure("the relay sees nothing in the clear: it cannot judge")
         return
     relay, rest = relayed(at)
-    if logits(binary, tmp, "--workers-at", rest, "--wire-key", key) != calm:
+    if logits(binary, tmp, "--workers-at", rest, "--wire-key", key, "--no-shm") != calm:
         raise Failure("through a relay the logits are others")
     body = bytes(relay.seen)
     handshake = body.find(b"READY")  # CURVE's own command; before it come its padded greetings
     if b"coordinator" in body or handshake < 0 or bytes(16) in body[handshake + 200:]:
         raise Failure("what passes is not encrypted")
     relay, rest = relayed(at, turn_after=4000)
-    if logits(binary, tmp, "--workers-at", rest, "--wire-key", key) != calm or not relay.turned:
+    if logits(binary, tmp, "--workers-at", rest, "--wire-key", key,
+              "--no-shm") != calm or not relay.turned:
         raise Failure("a bit turned on the way changed the logits, or none was turned")
 
 
