@@ -64,7 +64,7 @@ static void products_have_the_bits_of_the_sum_on_every_isa(void **state)
                      odd_k[] = {1, 31, 32, 33, 100, 172, 300, 1000};
     static const int group[] = {32, 64, 96, 128, 256};
     print_message("seed %u\n", SEED);
-    for (int i = 0; i < 60; i++) {
+    for (int i = 0; i < 60 / SHARE; i++) {
         uint64_t at = (uint64_t)i * 8;
         struct product p = {.dtype = i % 2 ? DTYPE_I8 : DTYPE_I4,
                             .n = odd_n[pick(2, at, 0, 6)],
@@ -78,7 +78,7 @@ static void products_have_the_bits_of_the_sum_on_every_isa(void **state)
 static void every_row_count_has_the_bits_of_the_sum(void **state)
 {
     (void)state;
-    for (int n_row = 1; n_row <= 70; n_row++) {
+    for (int n_row = 1; n_row <= 70; n_row += SHARE) {
         struct product p = {n_row % 2 ? DTYPE_I8 : DTYPE_I4, 50, 200, n_row % 3 ? 32 : 128, n_row};
         check(&p, 12000 + (uint64_t)n_row * 4);
     }
