@@ -3,11 +3,13 @@
  * serves. */
 #include "tools/calibrate.h"
 
+#include "base/arena.h"
 #include "base/clock.h"
 #include "base/opt.h"
 #include "base/report.h"
 #include "tools/commands.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,6 +75,51 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* Beyond the largest last-level caches of today there is nothing left to displace. */
+#define SWEEP_BYTES ((size_t)512 << 20)
+#define SWEEP_CHUNK ((size_t)1 << 20)
+#define LINE_BYTES  64
+#define SAMPLES_MIN 5
+
+static _Atomic unsigned char swept; /* so that the reading is not optimised away */
+
+static void sweep_chunks(void *arg, int begin, int end, int thread)
+{
+    const struct calibrate *c = arg;
+    unsigned char sum = 0;
+    (void)thread;
+    for (size_t i = (size_t)begin * SWEEP_CHUNK; i < (size_t)end * SWEEP_CHUNK; i += LINE_BYTES)
+        sum = (unsigned char)(sum + c->sweep[i]);
+    atomic_store_explicit(&swept, sum, memory_order_relaxed);
+}
+
+static void sweep(const struct calibrate *c)
+{
+    if (c->sweep)
+        team_run(c->team, sweep_chunks, (void *)(uintptr_t)c, (int)(c->sweep_bytes / SWEEP_CHUNK),
+                 1);
+}
+
+/* sweep_begin: as much as the model has, so that one that fits into a cache stays there. */
+static void sweep_begin(struct calibrate *c)
+{
+    const struct model_desc *d = &c->model->desc;
+    double bytes = cost_expert_bytes(d, c->precision) * d->n_expert * desc_n_sparse(d);
+    c->sweep_bytes =
+        bytes < (double)SWEEP_BYTES ? (size_t)bytes / SWEEP_CHUNK * SWEEP_CHUNK : SWEEP_BYTES;
+    unsigned char *p = c->sweep_bytes > 0 ? mem_map(c->sweep_bytes) : NULL;
+    if (p)
+        memset(p, 1, c->sweep_bytes);
+    c->sweep = p;
+}
+
+static void sweep_end(struct calibrate *c)
+{
+    if (c->sweep)
+        mem_unmap((void *)(uintptr_t)c->sweep, c->sweep_bytes);
+    c->sweep = NULL;
+}
+
 double measure(const struct calibrate *c, measure_fn *fn, void *arg)
 {
     double sample[SAMPLES_MAX];
@@ -80,7 +127,8 @@ double measure(const struct calibrate *c, measure_fn *fn, void *arg)
     if (fn(arg) < 0)
         return -1;
     int64_t from = clock_now(&clock_real);
-    while (n < 3 || (n < SAMPLES_MAX && clock_now(&clock_real) - from < c->budget_ns)) {
+    while (n < SAMPLES_MIN || (n < SAMPLES_MAX && clock_now(&clock_real) - from < c->budget_ns)) {
+        sweep(c);
         sample[n] = fn(arg);
         if (sample[n++] < 0)
             return -1;
@@ -175,8 +223,10 @@ static int run(const struct options *o, struct calibrate *c, struct model *model
     c->worker_team = team_create((int)o->worker_threads, -1);
     if (!c->team || !c->worker_team)
         return err_set(err, ERR_NOMEM, "the system refuses the threads asked for");
+    sweep_begin(c);
     int rc = calibrate_expert(c, err);
     rc = rc ? rc : calibrate_dense(c, err);
+    sweep_end(c);
     rc = rc ? rc : calibrate_wire(c, err); /* paced by the coordinator's own work */
     if (rc)
         return rc;

@@ -16,10 +16,15 @@ struct calibrate {
     const char *transport;
     int worker_threads;
     int sparse; /* a sparse layer */
+    /* What else a step reads between two uses of the same weights [sweep_bytes], which is read
+     * before each sample: a cache that holds the few weights that are measured does not hold a
+     * model's. NULL: nothing. */
+    const unsigned char *sweep;
+    size_t sweep_bytes;
     struct cost_model cost;
 };
 
-/* One point: fn(arg) is run until the budget is spent, at least three times after one that does not
+/* One point: fn(arg) is run until the budget is spent, at least five times after one that does not
  * count. Returns the mean of what fn returns (nanoseconds) but for the
  * slowest twentieth, negative when fn failed. */
 typedef double measure_fn(void *arg);
