@@ -71,14 +71,14 @@ def rerun(binary, model, out, proof, domain, collapsed):
     return sum(map(len, full.logits))
 
 
-def speeds(binary, n_round, *runs):
+def speeds(binary, n_round, n_token, *runs):
     """Tokens a second of one sequence for each command, the median of rounds in which they take
     turns, so that all meet the same load of the machine. Nothing is guessed: how well that goes is a
     matter of the text."""
     got = [[] for _ in runs]
     for _ in range(n_round):
         for i, run in enumerate(runs):
-            out = call(binary, "run", *run, "--token-ids", "1,2,3", "--max-tokens", 200,
+            out = call(binary, "run", *run, "--token-ids", "1,2,3", "--max-tokens", n_token,
                        "--ignore-eos", "--workers", 1, "--speculate", "off", "--json")
             got[i].append(last_json(out)["stats"]["decode_tokens_per_s"])
     return [statistics.median(g) for g in got]
@@ -98,7 +98,8 @@ def check_domain(binary, model, domain, n_prompt, text, tmp, n_round):
         if not os.path.getsize(os.path.join(out, name)):
             raise Failure(f"{domain}: {name} is empty")
     n_byte = rerun(binary, model, out, proof, domain, report["collapsed"])
-    whole, alone = speeds(binary, n_round, [model, "--domain", domain], [out])
+    n_token = min(read_json(model, "config.json")["max_position_embeddings"], 1000) - 3
+    whole, alone = speeds(binary, n_round, n_token, [model, "--domain", domain], [out])
     print(f"{domain:<12} {report['full_bytes']:>12} {report['dense_bytes']:>12} "
           f"{report['group_bytes']:>12} {report['submodel_bytes']:>12} {report['ratio']:>8.4f} "
           f"{n_byte:>14} {whole:>9.0f} {alone:>9.0f}")
