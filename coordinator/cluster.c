@@ -19,8 +19,8 @@
 
 /* spin_of: what worker processes and their coordinator wait by where the user does not say; -1: the
  * default of each. Where the threads of worker processes are more than the CPUs, whoever polls
- * keeps somebody from running (bench/cluster.py: 2 workers of 2 threads on 2 CPUs decode 3 to 7 %
- * faster parked). */
+ * keeps somebody from running (bench/cluster.py, 2 workers of 2 threads on 2 CPUs: parked is some
+ * per cent faster, within the noise of the host). */
 static int spin_of(const struct cluster_config *cfg)
 {
     int cpus = cpu_count(), threads = cfg->worker_threads > 0 ? cfg->worker_threads : cpus;
