@@ -1,10 +1,7 @@
 /* sock: what ZeroMQ needs around it to be one more watcher of a libev loop.
  *
- * ZMQ_FD tells that something may have changed, by an edge, and any call on the socket may swallow
- * the edge. So the descriptor only wakes the loop (on_wake does nothing); what is there is asked of
- * ZMQ_EVENTS before each sleep (on_prepare, which keeps the loop awake by an idle watcher) and
- * after each (on_check, which receives until nothing is left, at most DRAIN_MESSAGES a turn so that
- * the loop's other work goes on).
+ * Each turn of the loop (proto/zmq_watch.h) receives until nothing is left, at most DRAIN_MESSAGES
+ * so that the loop's other work goes on.
  *
  * Routing ids are left to the ROUTER, which makes a fresh one for each connection. Ids chosen by
  * the peer look attractive but are a trap: while a half-dead connection holds an id, the same peer
@@ -13,6 +10,7 @@
  */
 #include "proto/sock.h"
 #include "proto/zap.h"
+#include "proto/zmq_watch.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -41,10 +39,7 @@ struct sock {
     enum sock_kind kind;
     sock_fn *on_message;
     void *user;
-    ev_io wake;
-    ev_prepare prepare;
-    ev_check check;
-    ev_idle idle;
+    struct zmq_watch watch;
     struct sock_stats stats;
     int encrypted;
     struct zap *zap; /* of a SOCK_SERVE with keys */
@@ -52,13 +47,6 @@ struct sock {
     const char *trouble;
     char endpoint[LIMIT_NAME_BYTES];
 };
-
-static int has_input(struct sock *s)
-{
-    int events = 0;
-    size_t size = sizeof(events);
-    return zmq_getsockopt(s->zmq, ZMQ_EVENTS, &events, &size) == 0 && (events & ZMQ_POLLIN);
-}
 
 /* ---- receiving ---- */
 
@@ -149,52 +137,11 @@ static int receive_one(struct sock *s)
 
 /* ---- the loop ---- */
 
-static void on_wake(struct ev_loop *loop, ev_io *w, int revents)
+static void on_turn(void *user)
 {
-    (void)loop;
-    (void)w;
-    (void)revents;
-}
-
-static void on_idle(struct ev_loop *loop, ev_idle *w, int revents)
-{
-    (void)loop;
-    (void)w;
-    (void)revents;
-}
-
-static void on_prepare(struct ev_loop *loop, ev_prepare *w, int revents)
-{
-    (void)revents;
-    struct sock *s = w->data;
-    if (has_input(s))
-        ev_idle_start(loop, &s->idle);
-}
-
-static void on_check(struct ev_loop *loop, ev_check *w, int revents)
-{
-    (void)revents;
-    struct sock *s = w->data;
-    ev_idle_stop(loop, &s->idle);
+    struct sock *s = user;
     for (int i = 0; i < DRAIN_MESSAGES && receive_one(s); i++)
         ;
-}
-
-static void watch(struct sock *s)
-{
-    int fd = -1;
-    size_t size = sizeof(fd);
-    zmq_getsockopt(s->zmq, ZMQ_FD, &fd, &size);
-    ev_io_init(&s->wake, on_wake, fd, EV_READ);
-    ev_prepare_init(&s->prepare, on_prepare);
-    ev_check_init(&s->check, on_check);
-    ev_idle_init(&s->idle, on_idle);
-    /* What has arrived is received before other check watchers act on it. */
-    ev_set_priority(&s->check, EV_MAXPRI);
-    s->prepare.data = s->check.data = s;
-    ev_io_start(s->loop, &s->wake);
-    ev_prepare_start(s->loop, &s->prepare);
-    ev_check_start(s->loop, &s->check);
 }
 
 /* ---- opening ---- */
@@ -380,7 +327,7 @@ int sock_open(void *zmq_context, struct ev_loop *loop, const struct sock_config 
         free(s);
         return rc;
     }
-    watch(s);
+    zmq_watch_start(&s->watch, loop, s->zmq, on_turn, s);
     *out = s;
     return 0;
 }
@@ -389,10 +336,7 @@ void sock_close(struct sock *s)
 {
     if (!s)
         return;
-    ev_io_stop(s->loop, &s->wake);
-    ev_prepare_stop(s->loop, &s->prepare);
-    ev_check_stop(s->loop, &s->check);
-    ev_idle_stop(s->loop, &s->idle);
+    zmq_watch_stop(&s->watch);
     close_sockets(s);
     free(s);
 }
@@ -500,7 +444,7 @@ int sock_send(struct sock *s, const struct sock_peer *to, struct frames *f)
 {
     int rc = begin(s, to, f);
     if (rc < 0 && errno == EAGAIN) {
-        has_input(s);
+        zmq_has_input(s->zmq);
         rc = begin(s, to, f);
     }
     uint64_t bytes = 0;

@@ -1,8 +1,8 @@
-/* zap: see zap.h. A REP socket, watched as sock.c watches its own: its descriptor is an edge and
- * only wakes the loop, what is there is asked for before and after each sleep. */
+/* zap: see zap.h. */
 #include "proto/zap.h"
 
 #include "base/log.h"
+#include "proto/zmq_watch.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -18,12 +18,8 @@
 
 struct zap {
     void *zmq;
-    struct ev_loop *loop;
     const struct wire_keys *keys;
-    ev_io wake;
-    ev_prepare prepare;
-    ev_check check;
-    ev_idle idle;
+    struct zmq_watch watch;
     uint64_t refused;
 };
 
@@ -85,43 +81,12 @@ static void answer(struct zap *z, const struct question *q, int ok)
     }
 }
 
-static int has_input(struct zap *z)
+static void on_turn(void *user)
 {
-    int events = 0;
-    size_t size = sizeof(events);
-    return zmq_getsockopt(z->zmq, ZMQ_EVENTS, &events, &size) == 0 && (events & ZMQ_POLLIN);
-}
-
-static void on_wake(struct ev_loop *loop, ev_io *w, int revents)
-{
-    (void)loop;
-    (void)w;
-    (void)revents;
-}
-
-static void on_idle(struct ev_loop *loop, ev_idle *w, int revents)
-{
-    (void)loop;
-    (void)w;
-    (void)revents;
-}
-
-static void on_prepare(struct ev_loop *loop, ev_prepare *w, int revents)
-{
-    struct zap *z = w->data;
-    (void)revents;
-    if (has_input(z))
-        ev_idle_start(loop, &z->idle);
-}
-
-static void on_check(struct ev_loop *loop, ev_check *w, int revents)
-{
-    struct zap *z = w->data;
+    struct zap *z = user;
     struct question q = {0};
     int whole;
-    (void)revents;
-    ev_idle_stop(loop, &z->idle);
-    while (has_input(z) && take(z, &q, &whole)) {
+    while (zmq_has_input(z->zmq) && take(z, &q, &whole)) {
         int ok = whole && may_enter(z, &q);
         if (!ok)
             tell_refused(z, &q);
@@ -134,29 +99,20 @@ int zap_open(void *zmq_context, struct ev_loop *loop, const struct wire_keys *ke
              struct zap **out, struct err *err)
 {
     struct zap *z = calloc(1, sizeof(*z));
-    int fd = -1, linger = 0;
-    size_t size = sizeof(fd);
+    int linger = 0;
     if (!z)
         return err_set(err, ERR_NOMEM, "no memory for the check of keys");
-    z->loop = loop;
     z->keys = keys;
     z->zmq = zmq_socket(zmq_context, ZMQ_REP);
     if (!z->zmq || zmq_setsockopt(z->zmq, ZMQ_LINGER, &linger, sizeof(linger)) != 0 ||
-        zmq_bind(z->zmq, ENDPOINT) != 0 || zmq_getsockopt(z->zmq, ZMQ_FD, &fd, &size) != 0) {
+        zmq_bind(z->zmq, ENDPOINT) != 0) {
         int rc = err_set(err, ERR_NET, "keys cannot be checked: %s", zmq_strerror(zmq_errno()));
         if (z->zmq)
             zmq_close(z->zmq);
         free(z);
         return rc;
     }
-    ev_io_init(&z->wake, on_wake, fd, EV_READ);
-    ev_prepare_init(&z->prepare, on_prepare);
-    ev_check_init(&z->check, on_check);
-    ev_idle_init(&z->idle, on_idle);
-    z->prepare.data = z->check.data = z;
-    ev_io_start(loop, &z->wake);
-    ev_prepare_start(loop, &z->prepare);
-    ev_check_start(loop, &z->check);
+    zmq_watch_start(&z->watch, loop, z->zmq, on_turn, z);
     *out = z;
     return 0;
 }
@@ -165,10 +121,7 @@ void zap_close(struct zap *z)
 {
     if (!z)
         return;
-    ev_io_stop(z->loop, &z->wake);
-    ev_prepare_stop(z->loop, &z->prepare);
-    ev_check_stop(z->loop, &z->check);
-    ev_idle_stop(z->loop, &z->idle);
+    zmq_watch_stop(&z->watch);
     zmq_close(z->zmq);
     free(z);
 }
