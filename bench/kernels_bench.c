@@ -84,7 +84,7 @@ static int64_t bench_now(const struct bench *b)
 
 static struct packed weights_at(const struct bench *b, const void *data, int n, int k)
 {
-    return (struct packed){data, b->dtype, n, k, b->group};
+    return (struct packed){.data = data, .dtype = b->dtype, .n = n, .k = k, .group = b->group};
 }
 
 static size_t weights_bytes(const struct bench *b, int n, int k)

@@ -42,15 +42,19 @@ static inline int k_padded(int k)
 /* packed: W [n, k] laid out for the kernels: ceil(n / PANEL) panels, each k_padded(k) deep.
  * bf16: [panel][k_pad / 2][PANEL][2], which is at once the tile AMX loads (16 pairs x 64 bytes) and
  * the line AVX-512 widens; f32: [panel][k_pad][PANEL].
- * i8, i4: a panel is its groups one after the other, so that one stream brings all: PANEL bf16
- * scales, then for each pair of k of the group PANEL bytes of the even k and PANEL of the odd (i8),
- * or PANEL bytes with the even k in the low half and the odd in the high (i4). The last group may
- * be short. Padding is zero. 64-byte aligned. */
+ * i8, i4: a panel begins with the scales of all its groups, [quant_groups][PANEL] bf16, filled up
+ * to 64 bytes; then, for each 32 k, lines of 64 bytes: i8 [8][PANEL][4], line i holding k 4i..4i+3
+ * of every column; i4 [4][PANEL][4], byte t of a column in line i holding k 8i+t in its low half
+ * and k 8i+4+t in its high half, two's complement. So a line is what AVX-512 VNNI multiplies by
+ * four k of a row, and 64 k of i8 are the tile of AMX-INT8. The last group may be short. Padding is
+ * zero. 64-byte aligned. */
 struct packed {
     const void *data; /* NULL: there is no such matrix */
     enum dtype dtype; /* DTYPE_F32, DTYPE_BF16, DTYPE_I8 or DTYPE_I4 */
     int n, k;
     int group; /* elements of k a scale: a multiple of K_BLOCK up to QUANT_GROUP_MAX; floats: 0 */
+    int int_rows; /* of integers: the rows that meet them are made integers, THE INTEGER SUM; 0: THE
+                     SUM. How a product is computed: the layout is the same. */
 };
 #define QUANT_GROUP_MAX 256 /* a group's rows lie in a scratch at once */
 

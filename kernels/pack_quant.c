@@ -18,49 +18,97 @@ size_t packed_quant_bytes(enum dtype dtype, int n, int k, int group)
     return bytes;
 }
 
-/* One pair of k of one row. */
-static void put_pair(unsigned char *block, enum dtype dtype, int pair, int lane, int even, int odd)
+/* Four bytes of q from k0 on as they lie in memory; those behind n_k are zero. */
+static uint32_t quad_at(const int8_t *q, int k0, int n_k)
 {
-    if (dtype == DTYPE_I8) {
-        unsigned char *at = block + (size_t)pair * 2 * PANEL + (size_t)lane;
-        at[0] = (unsigned char)even;
-        at[PANEL] = (unsigned char)odd;
-    } else {
-        block[(size_t)pair * PANEL + (size_t)lane] = (unsigned char)((even & 15) | (odd & 15) << 4);
+    uint32_t word = 0;
+    if (k0 < n_k)
+        memcpy(&word, q + k0, n_k - k0 < QUAD ? (size_t)(n_k - k0) : QUAD);
+    return word;
+}
+
+static uint32_t line_word(enum dtype dtype, uint32_t low, uint32_t high)
+{
+    return dtype == DTYPE_I8 ? low : (low & 0x0f0f0f0fu) | (high & 0x0f0f0f0fu) << 4;
+}
+
+/* 32 k of n_row rows into their lanes of a block. q: the first row at the block's first k. */
+static void put_block(unsigned char *block, enum dtype dtype, int n_k, int lane, int n_row,
+                      const int8_t *q, size_t ld)
+{
+    int step = quant_line_k(dtype);
+    for (int r = 0; r < n_row; r++, q += ld) {
+        unsigned char *out = block + (size_t)(lane + r) * QUAD;
+        for (int k = 0; k < K_BLOCK; k += step, out += LINE_BYTES) {
+            uint32_t word = line_word(dtype, quad_at(q, k, n_k), quad_at(q, k + QUAD, n_k));
+            memcpy(out, &word, sizeof word);
+        }
     }
 }
 
-static void put_block(unsigned char *panel, enum dtype dtype, int group, int k0, int n_k, int lane,
-                      const int8_t *q)
+/* put_block of a whole panel and 32 k, a line after the other: a store fills what the one before
+ * began. */
+static void put_whole_block(unsigned char *block, enum dtype dtype, const int8_t *q, size_t ld)
 {
-    unsigned char *block = panel + quant_block_at(dtype, group, k0);
-    for (int i = 0; i < n_k; i += 2)
-        put_pair(block, dtype, i / 2, lane, q[k0 + i], i + 1 < n_k ? q[k0 + i + 1] : 0);
+    int step = quant_line_k(dtype);
+    for (int k = 0; k < K_BLOCK; k += step, block += LINE_BYTES) {
+        uint32_t line[PANEL];
+        for (int r = 0; r < PANEL; r++) {
+            uint32_t low, high;
+            memcpy(&low, q + (size_t)r * ld + k, sizeof low);
+            memcpy(&high, q + (size_t)r * ld + k + step - QUAD, sizeof high);
+            line[r] = line_word(dtype, low, high);
+        }
+        memcpy(block, line, sizeof line);
+    }
+}
+
+static void put_scales(unsigned char *panel, int n_group, int lane, const uint16_t *scale)
+{
+    for (int g = 0; g < n_group; g++)
+        memcpy(panel + (size_t)g * SCALE_BYTES + (size_t)lane * 2, scale + g, 2);
+}
+
+/* n_row rows of one panel, from `lane` on. */
+static void put_rows(unsigned char *panel, const struct packed *w, int lane, int n_row,
+                     const struct quant_rows *src)
+{
+    for (int r = 0; r < n_row; r++)
+        put_scales(panel, quant_groups(w->k, w->group), lane + r,
+                   src->scale + (size_t)r * src->ld_scale);
+    for (int k0 = 0; k0 < w->k; k0 += K_BLOCK) {
+        unsigned char *block = panel + quant_block_at(w, k0);
+        if (n_row == PANEL && w->k - k0 >= K_BLOCK)
+            put_whole_block(block, w->dtype, src->q + k0, src->ld_q);
+        else
+            put_block(block, w->dtype, w->k - k0, lane, n_row, src->q + k0, src->ld_q);
+    }
 }
 
 void pack_quant_rows(void *data, enum dtype dtype, int n, int k, int group, int row, int n_row,
                      const struct quant_rows *src)
 {
-    size_t panel_size = quant_panel_bytes(dtype, k, group);
-    for (int r = row; r < row + n_row && r < n; r++) {
-        unsigned char *panel = (unsigned char *)data + (size_t)(r / PANEL) * panel_size;
-        const int8_t *q = src->q + (size_t)(r - row) * src->ld_q;
-        const uint16_t *scale = src->scale + (size_t)(r - row) * src->ld_scale;
-        int lane = r % PANEL;
-        for (int k0 = 0; k0 < k; k0 += K_BLOCK) {
-            if (k0 % group == 0)
-                memcpy(panel + quant_scale_at(dtype, group, k0) + (size_t)lane * 2,
-                       &scale[k0 / group], 2);
-            put_block(panel, dtype, group, k0, k - k0 < K_BLOCK ? k - k0 : K_BLOCK, lane, q);
-        }
+    const struct packed w = {.dtype = dtype, .n = n, .k = k, .group = group};
+    int end = row + n_row < n ? row + n_row : n;
+    for (int first = row; first < end;) {
+        int lane = first % PANEL, count = PANEL - lane < end - first ? PANEL - lane : end - first;
+        struct quant_rows rows = *src;
+        rows.q += (size_t)(first - row) * src->ld_q;
+        rows.scale += (size_t)(first - row) * src->ld_scale;
+        put_rows((unsigned char *)data + (size_t)(first / PANEL) * panel_bytes(&w), &w, lane, count,
+                 &rows);
+        first += count;
     }
 }
 
+/* Element i of a block of 32 k. */
 static int integer_at(const unsigned char *block, enum dtype dtype, int i, int lane)
 {
+    int step = quant_line_k(dtype), in_line = i % step;
+    size_t at = (size_t)(i / step) * LINE_BYTES + (size_t)(lane * QUAD + in_line % QUAD);
     if (dtype == DTYPE_I8)
-        return (int8_t)block[(size_t)(i / 2) * 2 * PANEL + (size_t)(i % 2) * PANEL + (size_t)lane];
-    int half = block[(size_t)(i / 2) * PANEL + (size_t)lane] >> (i % 2 * 4) & 15;
+        return (int8_t)block[at];
+    int half = block[at] >> (in_line / QUAD * 4) & 15;
     return half < 8 ? half : half - 16;
 }
 
@@ -68,16 +116,13 @@ void unpack_quant_row(const struct packed *w, int row, float *out)
 {
     const unsigned char *panel =
         (const unsigned char *)w->data + (size_t)(row / PANEL) * panel_bytes(w);
+    int lane = row % PANEL;
     for (int i = 0; i < w->k; i++) {
-        int k0 = i / K_BLOCK * K_BLOCK, lane = row % PANEL;
+        int k0 = i / K_BLOCK * K_BLOCK;
         uint16_t scale;
-        memcpy(&scale,
-               panel + quant_scale_at(w->dtype, w->group, i / w->group * w->group) +
-                   (size_t)lane * 2,
-               2);
-        out[i] =
-            bf16_to_f32(scale) * (float)integer_at(panel + quant_block_at(w->dtype, w->group, k0),
-                                                   w->dtype, i - k0, lane);
+        memcpy(&scale, panel + quant_scale_at(w, i) + (size_t)lane * 2, 2);
+        out[i] = bf16_to_f32(scale) *
+                 (float)integer_at(panel + quant_block_at(w, k0), w->dtype, i - k0, lane);
     }
 }
 

@@ -24,10 +24,10 @@ static void vector_widen(const struct pack_job *job)
         out[i] = element(job->src->data, job->src->dtype, (size_t)i);
 }
 
-/* What a thread unpacks a row of integers into. */
+/* What a thread unpacks rows of integers into: as many as a panel has, which are packed fastest. */
 struct scratch {
-    int8_t *q;       /* [k] */
-    uint16_t *scale; /* [groups] */
+    int8_t *q;       /* [PANEL, k] */
+    uint16_t *scale; /* [PANEL, groups] */
     float *f;        /* [k] */
 };
 
@@ -36,20 +36,30 @@ struct packing {
     struct scratch *scratch; /* [threads], NULL where nothing is integers */
 };
 
-static void quant_rows_pack(const struct pack_job *job, const struct scratch *s, int low, int high)
+/* Rows [low, high) of integers made floats. */
+static void quant_rows_widen(const struct pack_job *job, const struct scratch *s, int low, int high)
 {
     const struct quant_source *q = &job->quant;
     for (int r = low; r < high; r++) {
         quant_row(q, r - job->row + job->src_row, s->q, s->scale);
-        if (job->dtype != DTYPE_F32) {
-            struct quant_rows one = {s->q, (size_t)q->k, s->scale,
-                                     (size_t)quant_groups(q->k, q->group)};
-            pack_quant_rows(job->data, job->dtype, job->n, job->k, q->group, r, 1, &one);
-            continue;
-        }
         for (int i = 0; i < q->k; i++)
             s->f[i] = (float)s->q[i] * bf16_to_f32(s->scale[i / q->group]);
         pack_rows(job->data, DTYPE_F32, job->n, job->k, r, 1, s->f, DTYPE_F32, (size_t)job->k);
+    }
+}
+
+static void quant_rows_pack(const struct pack_job *job, const struct scratch *s, int low, int high)
+{
+    const struct quant_source *q = &job->quant;
+    struct quant_rows rows = {s->q, (size_t)q->k, s->scale, (size_t)quant_groups(q->k, q->group)};
+    while (low < high) {
+        int end = (low / PANEL + 1) * PANEL;
+        end = end < high ? end : high;
+        for (int r = low; r < end; r++)
+            quant_row(q, r - job->row + job->src_row, s->q + (size_t)(r - low) * rows.ld_q,
+                      s->scale + (size_t)(r - low) * rows.ld_scale);
+        pack_quant_rows(job->data, job->dtype, job->n, job->k, q->group, low, end - low, &rows);
+        low = end;
     }
 }
 
@@ -63,7 +73,11 @@ static void rows_pack(void *arg, int begin, int end, int thread)
         low = low < job->row ? job->row : low;
         high = high > last ? last : high;
         if (job->quant.packed) {
-            quant_rows_pack(job, &packing->scratch[thread], low, high);
+            const struct scratch *own = &packing->scratch[thread];
+            if (job->dtype == DTYPE_F32)
+                quant_rows_widen(job, own, low, high);
+            else
+                quant_rows_pack(job, own, low, high);
             continue;
         }
         const char *src = job->src->data;
@@ -108,8 +122,8 @@ static int scratch_create(const struct pack_job *job, int n_job, int n, struct s
     struct scratch *s = calloc((size_t)n, sizeof(*s));
     int whole = s != NULL;
     for (int i = 0; whole && i < n; i++) {
-        s[i].q = malloc((size_t)k);
-        s[i].scale = malloc((size_t)quant_groups(k, K_BLOCK) * sizeof(*s[i].scale));
+        s[i].q = malloc(PANEL * (size_t)k);
+        s[i].scale = malloc(PANEL * (size_t)quant_groups(k, K_BLOCK) * sizeof(*s[i].scale));
         s[i].f = malloc((size_t)k * sizeof(*s[i].f));
         whole = s[i].q && s[i].scale && s[i].f;
     }

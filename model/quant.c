@@ -41,10 +41,10 @@ struct packed quant_packed(const struct model_desc *desc, enum role role, enum d
     const struct quant_kind *kind = quant_kind_of(desc, role);
     if (kind && kind->dtype != DTYPE_NONE && dtype == DTYPE_BF16) {
         *bytes = packed_quant_bytes(kind->dtype, n, k, kind->group);
-        return (struct packed){NULL, kind->dtype, n, k, kind->group};
+        return (struct packed){.dtype = kind->dtype, .n = n, .k = k, .group = kind->group};
     }
     *bytes = packed_bytes(dtype, n, k);
-    return (struct packed){NULL, dtype, n, k, 0};
+    return (struct packed){.dtype = dtype, .n = n, .k = k};
 }
 
 /* ---- the kinds of a checkpoint ---- */

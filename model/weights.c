@@ -184,7 +184,8 @@ static void lm_heads(struct layout *l, struct packed *head)
     const struct tensor *t = tensor_of(l, d->tied ? ROLE_EMBED : ROLE_LM_HEAD, 0);
     for (int slot = 0; slot < d->n_slot; slot++) {
         void *data = take(l, packed_bytes(l->dtype, d->vocab, d->d_model));
-        head[slot] = (struct packed){data, l->dtype, d->vocab, d->d_model, 0};
+        head[slot] =
+            (struct packed){.data = data, .dtype = l->dtype, .n = d->vocab, .k = d->d_model};
         if (t)
             add_job(l, (struct pack_job){.src = t,
                                          .data = data,

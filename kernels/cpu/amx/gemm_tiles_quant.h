@@ -7,35 +7,32 @@
 /* As many k of two panels, made bf16, stay in the first-level cache. */
 #define TILES_QUANT_K 256
 
-/* One pair of k of a panel as a row of a tile: 16 x (even, odd) in bf16, exact. */
-INLINE void quant_pair(const unsigned char *w, enum dtype dtype, uint16_t *out)
+/* Two k of a line, `shift` bits into each column's four bytes and the next, as a row of a tile: 16
+ * x (even, odd) in bf16, exact. */
+INLINE void quant_pair(const unsigned char *line, enum dtype dtype, const int shift, uint16_t *out)
 {
 #if defined(__AVX512F__) && defined(__AVX512BW__)
-    __m128i b = _mm_loadu_si128((const __m128i *)(const void *)w);
-    __m512i pair;
+    __m512i q = _mm512_loadu_si512(line), pair;
     if (dtype == DTYPE_I8) {
-        __m128i o = _mm_loadu_si128((const __m128i *)(const void *)(w + PANEL));
-        __m512i even = _mm512_castps_si512(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(b)));
-        __m512i odd = _mm512_castps_si512(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(o)));
+        __m512i even = _mm512_castps_si512(quant_value(q, dtype, shift));
+        __m512i odd = _mm512_castps_si512(quant_value(q, dtype, shift + 8));
         pair = _mm512_mask_blend_epi16(0xaaaaaaaau, _mm512_srli_epi32(even, 16), odd);
     } else {
         /* bf16 of 0..7, -8..-1, for the low half of a lane and for the high one. */
         const __m512i low =
             _mm512_setr_epi32(0, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0, 0xc100,
                               0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040, 0xc000, 0xbf80);
-        __m512i i = _mm512_cvtepu8_epi32(b);
-        __m512i even = _mm512_permutexvar_epi32(i, low);
-        __m512i odd = _mm512_permutexvar_epi32(_mm512_srli_epi32(i, 4), low);
+        __m512i even = _mm512_permutexvar_epi32(_mm512_srli_epi32(q, (unsigned)shift), low);
+        __m512i odd = _mm512_permutexvar_epi32(_mm512_srli_epi32(q, (unsigned)(shift + 8)), low);
         pair = _mm512_or_si512(even, _mm512_slli_epi32(odd, 16));
     }
     _mm512_storeu_si512(out, pair);
 #else
     float e[PANEL], o[PANEL];
     for (size_t j = 0; j < PARTS; j++) {
-        part even, odd;
-        load_quant(w + j * PART_LANES, dtype, &even, &odd);
-        p_store(e + j * PART_LANES, even);
-        p_store(o + j * PART_LANES, odd);
+        quad q = load_quads(line + PART_BYTE(j));
+        p_store(e + j * PART_LANES, quant_value(q, dtype, shift));
+        p_store(o + j * PART_LANES, quant_value(q, dtype, shift + 8));
     }
     for (int i = 0; i < PANEL; i++) {
         uint32_t even, odd;
@@ -51,11 +48,12 @@ INLINE void quant_pair(const unsigned char *w, enum dtype dtype, uint16_t *out)
 static void quant_tiles(const unsigned char *panel, const struct packed *w, enum dtype dtype,
                         int k0, int n_k, uint16_t *b)
 {
-    const size_t step = quant_block_bytes(dtype) / TILE_DIM;
-    for (int k = 0; k < n_k; k += K_BLOCK) {
-        const unsigned char *from = panel + quant_block_at(dtype, w->group, k0 + k);
-        for (int p = 0; p < TILE_DIM; p++, from += step, b += 2 * PANEL)
-            quant_pair(from, dtype, b);
+    const int line_k = quant_line_k(dtype);
+    const unsigned char *line = panel + quant_block_at(w, k0);
+    for (int k = 0; k < n_k; k += line_k, line += LINE_BYTES) {
+#pragma GCC unroll 4
+        for (int i = 0; i < line_k; i += 2, b += 2 * PANEL)
+            quant_pair(line, dtype, quant_shift(dtype, i), b);
     }
 }
 
@@ -77,8 +75,8 @@ struct quant_panels {
 };
 
 /* Up to 32 rows, one chunk of k; a: the rows' tiles of the chunk. */
-INLINE void quant_chunk(const struct quant_panels *q, const struct packed *w, enum dtype dtype,
-                        int k0, int n_k, const unsigned char *a, int n_row, float *c, size_t ldc)
+INLINE void quant_chunk(const struct quant_panels *q, const struct packed *w, int k0, int n_k,
+                        const unsigned char *a, int n_row, float *c, size_t ldc)
 {
     _Alignas(64) float sum[TILES_ROWS * TILES_PANELS * PANEL];
     for (int k = 0; k < n_k; k += w->group) {
@@ -92,8 +90,8 @@ INLINE void quant_chunk(const struct quant_panels *q, const struct packed *w, en
         t.w[1] = (const unsigned char *)q->b[1] + at;
         tiles_some(&t, n_row, q->n);
         for (int j = 0; j < q->n; j++)
-            quant_scale_add(q->panel[j] + quant_scale_at(dtype, w->group, k0 + k), sum + j * PANEL,
-                            n_row, c + j * PANEL, ldc);
+            quant_scale_add(q->panel[j] + quant_scale_at(w, k0 + k), sum + j * PANEL, n_row,
+                            c + j * PANEL, ldc);
     }
 }
 
@@ -115,8 +113,8 @@ static void gemm_tiles_quant(const struct gemm_rows *rows, const struct packed *
             quant_tiles(panel[j], w, dtype, k0, n_k, b[j]);
         }
         for (int r0 = 0; r0 < rows->n; r0 += TILES_ROWS, at += step)
-            quant_chunk(&q, w, dtype, k0, n_k, at, min_int(TILES_ROWS, rows->n - r0),
-                        c + (size_t)r0 * ldc, ldc);
+            quant_chunk(&q, w, k0, n_k, at, min_int(TILES_ROWS, rows->n - r0), c + (size_t)r0 * ldc,
+                        ldc);
     }
 }
 

@@ -16,65 +16,60 @@
 #define QUANT_ROWS 2
 #endif
 
-/* The even and the odd k of one pair, for the columns of one part; w points at the part's first
- * byte. */
-#if PART_LANES == 8
-INLINE __m256i q_bytes(const unsigned char *w)
+/* Where in a column's four bytes the integer of k lies: bits to the right of it. */
+INLINE int quant_shift(enum dtype dtype, int k)
 {
-    return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)w));
+    return k % QUAD * 8 + (dtype == DTYPE_I4 ? k / QUAD % 2 * 4 : 0);
 }
-INLINE void load_quant(const unsigned char *w, enum dtype dtype, part *even, part *odd)
+
+/* quad: the columns of one part, four bytes each. quant_value: the integers of one k of it; `shift`
+ * is a constant after inlining. */
+#if PART_LANES == 8
+typedef __m256i quad;
+INLINE quad load_quads(const unsigned char *w)
 {
-    if (dtype == DTYPE_I8) {
-        __m128i e = _mm_loadl_epi64((const __m128i *)(const void *)w);
-        __m128i o = _mm_loadl_epi64((const __m128i *)(const void *)(w + PANEL));
-        *even = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(e));
-        *odd = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(o));
-    } else {
-        __m256i b = q_bytes(w);
-        *even = _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(b, 28), 28));
-        *odd = _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(b, 24), 28));
-    }
+    return _mm256_loadu_si256((const __m256i *)(const void *)w);
+}
+INLINE part quant_value(quad q, enum dtype dtype, const int shift)
+{
+    const int bits = dtype == DTYPE_I8 ? 8 : 4;
+    return _mm256_cvtepi32_ps(
+        _mm256_srai_epi32(_mm256_slli_epi32(q, 32 - bits - shift), 32 - bits));
 }
 INLINE part load_scale(const unsigned char *s)
 {
     return v_widen8((const uint16_t *)(const void *)s);
 }
 #elif TILE_ROWS == 6
-INLINE void load_quant(const unsigned char *w, enum dtype dtype, part *even, part *odd)
+typedef __m512i quad;
+INLINE quad load_quads(const unsigned char *w)
 {
-    __m128i b = _mm_loadu_si128((const __m128i *)(const void *)w);
-    if (dtype == DTYPE_I8) {
-        __m128i o = _mm_loadu_si128((const __m128i *)(const void *)(w + PANEL));
-        *even = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(b));
-        *odd = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(o));
-    } else {
-        /* A permutation looks at the low four bits of each index: a table of the sixteen values. */
-        const __m512 value = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1);
-        __m512i i = _mm512_cvtepu8_epi32(b);
-        *even = _mm512_permutexvar_ps(i, value);
-        *odd = _mm512_permutexvar_ps(_mm512_srli_epi32(i, 4), value);
-    }
+    return _mm512_loadu_si512(w);
+}
+INLINE part quant_value(quad q, enum dtype dtype, const int shift)
+{
+    /* A permutation looks at the low four bits of each index: a table of the sixteen values. */
+    const __m512 value = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1);
+    if (dtype == DTYPE_I4)
+        return _mm512_permutexvar_ps(_mm512_srli_epi32(q, (unsigned)shift), value);
+    return _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(q, (unsigned)(24 - shift)), 24));
 }
 INLINE part load_scale(const unsigned char *s)
 {
     return v_load_bf16((const uint16_t *)(const void *)s);
 }
 #else
-INLINE void load_quant(const unsigned char *w, enum dtype dtype, part *even, part *odd)
+typedef vec_bits quad;
+INLINE quad load_quads(const unsigned char *w)
 {
-    float e[PANEL], o[PANEL];
-    for (int i = 0; i < PANEL; i++) {
-        if (dtype == DTYPE_I8) {
-            e[i] = (float)(int8_t)w[i];
-            o[i] = (float)(int8_t)w[PANEL + i];
-        } else {
-            e[i] = (float)((w[i] & 15) ^ 8) - 8.0f;
-            o[i] = (float)((w[i] >> 4) ^ 8) - 8.0f;
-        }
-    }
-    *even = p_load(e);
-    *odd = p_load(o);
+    quad q;
+    memcpy(&q, w, sizeof q);
+    return q;
+}
+INLINE part quant_value(quad q, enum dtype dtype, const int shift)
+{
+    const int bits = dtype == DTYPE_I8 ? 8 : 4;
+    return __builtin_convertvector((vec_ints)(q << (32 - bits - shift)) >> (32 - bits), vec);
 }
 INLINE part load_scale(const unsigned char *s)
 {
@@ -82,8 +77,8 @@ INLINE part load_scale(const unsigned char *s)
 }
 #endif
 
-/* Part j of a panel begins so many bytes into each row of PANEL bytes, and into the scales. */
-#define PART_BYTE(j)  ((size_t)((j) % PARTS) * PART_LANES)
+/* Part j of a panel begins so many bytes into each line, and into the scales. */
+#define PART_BYTE(j)  ((size_t)((j) % PARTS) * PART_LANES * QUAD)
 #define PART_SCALE(j) ((size_t)((j) % PARTS) * PART_LANES * 2)
 
 /* Unpacking leaves the load ports idle and a processor looks only some hundred bytes ahead of it,
@@ -95,23 +90,28 @@ INLINE void quant_ahead(const unsigned char *w, size_t bytes)
         __builtin_prefetch((const void *)((uintptr_t)w + QUANT_AHEAD + i));
 }
 
-/* One micro-tile over one group of n_block blocks: c += scale * (x w). w[j] points at the group's
- * scales of part j's panel. */
-INLINE void quant_tile(const float *x, size_t ldx, const unsigned char *const *w, int first_part,
-                       enum dtype dtype, int n_block, float *const *c, size_t ldc, const int n_row,
-                       const int n_part)
+/* What a micro-tile meets of the weights: one group of n_block blocks of the parts from `first` on;
+ * at and scale[j] point at its first line and its scales in part j's panel. */
+struct quant_stretch {
+    const unsigned char *at[4], *scale[4];
+    int first, n_block;
+};
+
+/* One micro-tile over one group: c += scale * (x w). */
+INLINE void quant_tile(const float *x, size_t ldx, const struct quant_stretch *w, enum dtype dtype,
+                       float *const *c, size_t ldc, const int n_row, const int n_part)
 {
-    const size_t step = dtype == DTYPE_I8 ? 2 * PANEL : PANEL;
+    const int line_k = quant_line_k(dtype);
     part g[QUANT_ROWS][4];
     const unsigned char *at[4];
 #pragma GCC unroll 8
     for (int j = 0; j < n_part; j++) {
-        at[j] = w[j] + SCALE_BYTES + PART_BYTE(first_part + j);
+        at[j] = w->at[j] + PART_BYTE(w->first + j);
 #pragma GCC unroll 8
         for (int r = 0; r < n_row; r++)
             g[r][j] = p_zero();
     }
-    for (int b = 0; b < n_block; b++) {
+    for (int b = 0; b < w->n_block; b++) {
         part e[QUANT_ROWS][4], o[QUANT_ROWS][4];
         if (n_row <= 2)
             for (int j = 0; j < n_part; j++)
@@ -122,21 +122,30 @@ INLINE void quant_tile(const float *x, size_t ldx, const unsigned char *const *w
             for (int j = 0; j < n_part; j++)
                 e[r][j] = o[r][j] = p_zero();
         }
-#pragma GCC unroll 4
-        for (int p = 0; p < K_BLOCK / 2; p++, x += 2) {
-            part we[4], wo[4];
+        for (int line = 0; line < K_BLOCK; line += line_k, x += line_k) {
+            quad q[4];
 #pragma GCC unroll 8
             for (int j = 0; j < n_part; j++) {
-                load_quant(at[j], dtype, &we[j], &wo[j]);
-                at[j] += step;
+                q[j] = load_quads(at[j]);
+                at[j] += LINE_BYTES;
             }
 #pragma GCC unroll 8
-            for (int r = 0; r < n_row; r++) {
-                part xe = p_set1(x[(size_t)r * ldx]), xo = p_set1(x[(size_t)r * ldx + 1]);
+            for (int k = 0; k < line_k; k += 2) {
+                part we[4], wo[4];
 #pragma GCC unroll 8
                 for (int j = 0; j < n_part; j++) {
-                    e[r][j] = p_fma(xe, we[j], e[r][j]);
-                    o[r][j] = p_fma(xo, wo[j], o[r][j]);
+                    we[j] = quant_value(q[j], dtype, quant_shift(dtype, k));
+                    wo[j] = quant_value(q[j], dtype, quant_shift(dtype, k + 1));
+                }
+#pragma GCC unroll 8
+                for (int r = 0; r < n_row; r++) {
+                    const float *at_x = x + (size_t)r * ldx + k;
+                    part xe = p_set1(at_x[0]), xo = p_set1(at_x[1]);
+#pragma GCC unroll 8
+                    for (int j = 0; j < n_part; j++) {
+                        e[r][j] = p_fma(xe, we[j], e[r][j]);
+                        o[r][j] = p_fma(xo, wo[j], o[r][j]);
+                    }
                 }
             }
         }
@@ -150,7 +159,7 @@ INLINE void quant_tile(const float *x, size_t ldx, const unsigned char *const *w
     }
 #pragma GCC unroll 8
     for (int j = 0; j < n_part; j++) {
-        part scale = load_scale(w[j] + PART_SCALE(first_part + j));
+        part scale = load_scale(w->scale[j] + PART_SCALE(w->first + j));
 #pragma GCC unroll 8
         for (int r = 0; r < n_row; r++) {
             float *at_c = c[j] + (size_t)r * ldc;
@@ -161,12 +170,11 @@ INLINE void quant_tile(const float *x, size_t ldx, const unsigned char *const *w
 
 #define QUANT_CASE(rows)                                                                           \
     case rows:                                                                                     \
-        quant_tile(x, ldx, w, first_part, dtype, n_block, c, ldc, rows, n_part);                   \
+        quant_tile(x, ldx, w, dtype, c, ldc, rows, n_part);                                        \
         break
 
-INLINE void quant_rows(const float *x, size_t ldx, const unsigned char *const *w, int first_part,
-                       enum dtype dtype, int n_block, float *const *c, size_t ldc, int n_row,
-                       const int n_part)
+INLINE void quant_rows(const float *x, size_t ldx, const struct quant_stretch *w, enum dtype dtype,
+                       float *const *c, size_t ldc, int n_row, const int n_part)
 {
     switch (n_row) {
         QUANT_CASE(1);
@@ -182,38 +190,45 @@ INLINE void quant_rows(const float *x, size_t ldx, const unsigned char *const *w
     }
 }
 
-/* n_part parts from first_part on against every row, over one group. */
-INLINE void quant_parts(const float *x, size_t ldx, int n_row, const unsigned char *const *panel,
-                        size_t w_offset, int first_part, enum dtype dtype, int n_block, float *c,
-                        size_t ldc, const int n_part)
+/* One group of k of some panels; at, scale: offsets into a panel. */
+struct quant_group {
+    const unsigned char *const *panel;
+    size_t at, scale;
+    int n_block;
+};
+
+/* n_part parts from `first` on against every row, over one group. */
+INLINE void quant_parts(const float *x, size_t ldx, int n_row, const struct quant_group *group,
+                        int first, enum dtype dtype, float *c, size_t ldc, const int n_part)
 {
-    const unsigned char *w[4];
-    for (int j = 0; j < n_part; j++)
-        w[j] = panel[(first_part + j) / PARTS] + w_offset;
+    struct quant_stretch w = {.first = first, .n_block = group->n_block};
+    for (int j = 0; j < n_part; j++) {
+        w.at[j] = group->panel[(first + j) / PARTS] + group->at;
+        w.scale[j] = group->panel[(first + j) / PARTS] + group->scale;
+    }
     int n_tile = (n_row + QUANT_ROWS - 1) / QUANT_ROWS;
     for (int t = 0, r = 0; t < n_tile; t++) {
         int n = (n_row - r + n_tile - t - 1) / (n_tile - t);
         float *at[4];
         for (int j = 0; j < n_part; j++)
-            at[j] = c + (size_t)r * ldc + (size_t)(first_part + j) * PART_LANES;
-        quant_rows(x + (size_t)r * ldx, ldx, w, first_part, dtype, n_block, at, ldc, n, n_part);
+            at[j] = c + (size_t)r * ldc + (size_t)(first + j) * PART_LANES;
+        quant_rows(x + (size_t)r * ldx, ldx, &w, dtype, at, ldc, n, n_part);
         r += n;
     }
 }
 
-INLINE void quant_group(const float *x, size_t ldx, int n_row, int n_block,
-                        const unsigned char *const *panel, int n_panel, size_t w_offset,
-                        enum dtype dtype, float *c, size_t ldc)
+INLINE void quant_group(const float *x, size_t ldx, int n_row, const struct quant_group *group,
+                        int n_panel, enum dtype dtype, float *c, size_t ldc)
 {
     int n_all = n_panel * PARTS, j = 0;
     for (; n_row == 1 && j + 4 <= n_all; j += 4)
-        quant_parts(x, ldx, n_row, panel, w_offset, j, dtype, n_block, c, ldc, 4);
+        quant_parts(x, ldx, n_row, group, j, dtype, c, ldc, 4);
     for (; n_row <= 2 && j + 2 <= n_all; j += 2)
-        quant_parts(x, ldx, n_row, panel, w_offset, j, dtype, n_block, c, ldc, 2);
+        quant_parts(x, ldx, n_row, group, j, dtype, c, ldc, 2);
     for (; j + TILE_PARTS <= n_all; j += TILE_PARTS)
-        quant_parts(x, ldx, n_row, panel, w_offset, j, dtype, n_block, c, ldc, TILE_PARTS);
+        quant_parts(x, ldx, n_row, group, j, dtype, c, ldc, TILE_PARTS);
     for (; j < n_all; j++)
-        quant_parts(x, ldx, n_row, panel, w_offset, j, dtype, n_block, c, ldc, 1);
+        quant_parts(x, ldx, n_row, group, j, dtype, c, ldc, 1);
 }
 
 /* A chunk of widened rows is whole groups; a group that no chunk holds is cut at no other place
@@ -234,9 +249,13 @@ INLINE void gemm_quant(const struct gemm_rows *rows, const struct packed *w,
     for (int k0 = 0; k0 < k_pad; k0 += chunk) {
         int n_k = min_int(chunk, k_pad - k0);
         widen_rows(rows, k0, n_k, x, ldx);
-        for (int k = 0; k < n_k; k += w->group)
-            quant_group(x + k, ldx, rows->n, min_int(w->group, n_k - k) / K_BLOCK, panel, n_panel,
-                        quant_scale_at(dtype, w->group, k0 + k), dtype, c, ldc);
+        for (int k = 0; k < n_k; k += w->group) {
+            struct quant_group group = {.panel = panel,
+                                        .at = quant_block_at(w, k0 + k),
+                                        .scale = quant_scale_at(w, k0 + k),
+                                        .n_block = min_int(w->group, n_k - k) / K_BLOCK};
+            quant_group(x + k, ldx, rows->n, &group, n_panel, dtype, c, ldc);
+        }
     }
 }
 

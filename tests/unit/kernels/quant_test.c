@@ -195,9 +195,10 @@ static void quantised_values_are_within_their_bound(void **state)
 static void packed_quant_bytes_refuses_what_cannot_be(void **state)
 {
     (void)state;
-    assert_int_equal(packed_quant_bytes(DTYPE_I8, 1, 1, 32), 32 + 512);
-    assert_int_equal(packed_quant_bytes(DTYPE_I4, 17, 33, 64), 2 * (32 + 512));
-    assert_int_equal(packed_quant_bytes(DTYPE_I8, 16, 128, 128), 32 + 2048);
+    assert_int_equal(packed_quant_bytes(DTYPE_I8, 1, 1, 32), 64 + 512);
+    assert_int_equal(packed_quant_bytes(DTYPE_I4, 17, 33, 64), 2 * (64 + 512));
+    assert_int_equal(packed_quant_bytes(DTYPE_I8, 16, 128, 128), 64 + 2048);
+    assert_int_equal(packed_quant_bytes(DTYPE_I8, 16, 257, 128), 128 + 9 * 512);
     assert_int_equal(packed_quant_bytes(DTYPE_BF16, 16, 128, 128), 0);
     assert_int_equal(packed_quant_bytes(DTYPE_I8, 16, 128, 0), 0);
     assert_int_equal(packed_quant_bytes(DTYPE_I8, 16, 128, 48), 0);
