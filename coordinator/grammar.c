@@ -27,12 +27,6 @@ struct mask {
     uint64_t *bit;  /* [n_word] of ids */
 };
 
-/* Which steps of a config this walk has counted. */
-struct counted {
-    uint32_t walk;
-    uint64_t byte[4];
-};
-
 struct grammar {
     atomic_int refs;
     struct grammar_vocab *vocab;
@@ -40,11 +34,9 @@ struct grammar {
     pthread_mutex_t lock; /* of all that follows */
     struct grammar_dfa dfa;
     struct mask mask[MASKS_MAX];
-    uint64_t *bits; /* [MASKS_MAX, n_word] */
-    size_t n_word;
+    size_t n_mask, n_word; /* n_mask: made so far, one at least */
     uint64_t now;
     int32_t *path; /* [depth_max + 1] */
-    struct counted counted[GRAMMAR_CONFIGS_MAX];
     uint32_t walk;
 };
 
@@ -54,30 +46,37 @@ struct grammar_state {
     bool over; /* an eos token was taken */
 };
 
+/* One more mask; NULL when there are as many as may be, or no memory. */
+static struct mask *add_mask(struct grammar *g)
+{
+    uint64_t *bit = g->n_mask < MASKS_MAX ? malloc((g->n_word + 1) * sizeof *bit) : NULL;
+    if (bit == NULL) {
+        return NULL;
+    }
+    g->mask[g->n_mask] = (struct mask){.config = GRAMMAR_DEAD, .bit = bit};
+    return &g->mask[g->n_mask++];
+}
+
 /* ---- life ------------------------------------------------------------------------------------ */
 
 static int make(struct grammar_vocab *v, struct grammar_prog *prog, struct grammar **out,
                 struct err *err)
 {
     struct grammar *g = calloc(1, sizeof *g);
-    size_t n_word = ((size_t)v->n_id + 63) / 64;
     if (g == NULL) {
         return err_set(err, ERR_NOMEM, "no memory for a grammar");
     }
-    g->n_word = n_word;
-    g->bits = calloc(MASKS_MAX * n_word + 1, sizeof *g->bits);
+    g->n_word = ((size_t)v->n_id + 63) / 64;
     g->path = calloc((size_t)v->depth_max + 2, sizeof *g->path);
     g->prog = *prog;
-    int rc = g->bits == NULL || g->path == NULL ? err_set(err, ERR_NOMEM, "no memory for a grammar")
-                                                : grammar_dfa_init(&g->dfa, &g->prog, err);
+    int rc = g->path == NULL || add_mask(g) == NULL
+                 ? err_set(err, ERR_NOMEM, "no memory for a grammar")
+                 : grammar_dfa_init(&g->dfa, &g->prog, err);
     if (rc != 0) {
-        free(g->bits);
+        free(g->mask[0].bit);
         free(g->path);
         free(g);
         return rc;
-    }
-    for (size_t i = 0; i < MASKS_MAX; i++) {
-        g->mask[i] = (struct mask){GRAMMAR_DEAD, 0, g->bits + i * n_word};
     }
     atomic_init(&g->refs, 1);
     pthread_mutex_init(&g->lock, NULL);
@@ -140,7 +139,9 @@ void grammar_unref(struct grammar *g)
     grammar_prog_fini(&g->prog);
     grammar_vocab_unref(g->vocab);
     pthread_mutex_destroy(&g->lock);
-    free(g->bits);
+    for (size_t i = 0; i < g->n_mask; i++) {
+        free(g->mask[i].bit);
+    }
     free(g->path);
     free(g);
 }
@@ -181,11 +182,11 @@ void grammar_state_destroy(struct grammar_state *s)
 /* ---- masks ----------------------------------------------------------------------------------- */
 
 /* The counts of a config, from zero when this walk has not met it. */
-static struct counted *meet(struct grammar *g, int32_t config, uint32_t *work)
+static struct grammar_counts *meet(struct grammar *g, int32_t config, uint32_t *work)
 {
-    struct counted *c = &g->counted[config];
+    struct grammar_counts *c = &g->dfa.config[config].counts;
     if (c->walk != g->walk) {
-        *c = (struct counted){.walk = g->walk};
+        *c = (struct grammar_counts){.walk = g->walk};
         *work += WORK_CONFIG;
     }
     return c;
@@ -195,7 +196,7 @@ static struct counted *meet(struct grammar *g, int32_t config, uint32_t *work)
 static uint32_t cost(struct grammar *g, int32_t config, uint8_t byte, int32_t to)
 {
     uint32_t work = 0;
-    struct counted *c = meet(g, config, &work);
+    struct grammar_counts *c = meet(g, config, &work);
     uint64_t bit = (uint64_t)1 << (byte & 63);
     if (c->byte[byte >> 6] & bit) {
         return 0;
@@ -248,13 +249,15 @@ static void walk(struct grammar *g, int32_t config, uint64_t *bit)
 static const uint64_t *mask_of(struct grammar *g, int32_t config)
 {
     struct mask *oldest = &g->mask[0];
-    for (struct mask *m = g->mask; m < g->mask + MASKS_MAX; m++) {
+    for (struct mask *m = g->mask; m < g->mask + g->n_mask; m++) {
         if (m->config == config) {
             m->used = ++g->now;
             return m->bit;
         }
         oldest = m->used < oldest->used ? m : oldest;
     }
+    struct mask *fresh = oldest->config == GRAMMAR_DEAD ? NULL : add_mask(g);
+    oldest = fresh != NULL ? fresh : oldest;
     if (oldest->config != GRAMMAR_DEAD) {
         g->dfa.config[oldest->config].pins--;
     }
@@ -310,14 +313,13 @@ int grammar_accept(struct grammar_state *s, int32_t token)
     struct grammar *g = s->g;
     int rc = ERR_PROTO;
     pthread_mutex_lock(&g->lock);
-    struct grammar_config *from = &g->dfa.config[s->config];
-    if (!s->over && from->ends && grammar_vocab_is_eos(g->vocab, token)) {
+    if (!s->over && g->dfa.config[s->config].ends && grammar_vocab_is_eos(g->vocab, token)) {
         s->over = true;
         rc = 1;
     } else if (!s->over) {
         int32_t to = config_behind(g, s->config, token);
         if (to != GRAMMAR_DEAD) {
-            from->pins--;
+            g->dfa.config[s->config].pins--;
             g->dfa.config[to].pins++;
             s->config = to;
             rc = g->dfa.config[to].only_ends;

@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STACKS_FIRST 1024
-#define SLOTS        (2 * GRAMMAR_CONFIGS_MAX)
+#define STACKS_FIRST  256
+#define CONFIGS_FIRST 64 /* GRAMMAR_CONFIGS_MAX is this, doubled some times */
 
 static uint64_t mix(uint64_t h, uint64_t x)
 {
@@ -186,6 +186,40 @@ static uint32_t *config_slot(const struct grammar_dfa *d, uint64_t hash, const u
     }
 }
 
+static void index_configs(struct grammar_dfa *d)
+{
+    memset(d->configs.slot, 0, ((size_t)d->configs.mask + 1) * sizeof *d->configs.slot);
+    for (uint32_t i = 0; i < d->cap_config; i++) {
+        const struct grammar_config *c = &d->config[i];
+        if (c->used) {
+            *config_slot(d, c->hash, c->member, c->n) = i + 1;
+        }
+    }
+}
+
+static bool grow_configs(struct grammar_dfa *d)
+{
+    uint32_t old = d->cap_config, cap = old == 0 ? CONFIGS_FIRST : old * 2;
+    if (cap > GRAMMAR_CONFIGS_MAX) {
+        return false;
+    }
+    struct grammar_config *config = realloc(d->config, cap * sizeof *config);
+    d->config = config != NULL ? config : d->config;
+    int32_t(*step)[256] = config != NULL ? realloc(d->step, cap * sizeof *step) : NULL;
+    d->step = step != NULL ? step : d->step;
+    uint32_t *slot = step != NULL ? malloc(2 * cap * sizeof *slot) : NULL;
+    if (slot == NULL) {
+        return false;
+    }
+    memset(config + old, 0, (cap - old) * sizeof *config);
+    memset(step + old, 0, (cap - old) * sizeof *step);
+    free(d->configs.slot);
+    d->configs = (struct grammar_table){slot, 2 * cap - 1};
+    d->cap_config = cap;
+    index_configs(d);
+    return true;
+}
+
 /* The config of d->found; GRAMMAR_DEAD and d->full when there is no room. */
 static int32_t intern_config(struct grammar_dfa *d)
 {
@@ -194,18 +228,19 @@ static int32_t intern_config(struct grammar_dfa *d)
     if (*slot != 0) {
         return (int32_t)*slot - 1;
     }
-    bool room =
-        d->live_config < GRAMMAR_CONFIGS_MAX && d->n_member + d->n_found <= GRAMMAR_MEMBERS_MAX;
+    bool room = d->n_member + d->n_found <= GRAMMAR_MEMBERS_MAX &&
+                (d->live_config < d->cap_config || grow_configs(d));
     uint32_t *member = room ? malloc(d->n_found * sizeof *member) : NULL;
     if (member == NULL) {
         d->full = true;
         return GRAMMAR_DEAD;
     }
+    slot = config_slot(d, hash, d->found, d->n_found);
     while (d->config[id].used) {
         id++;
     }
     memcpy(member, d->found, d->n_found * sizeof *member);
-    struct grammar_config c = {member, d->n_found, 0, hash, true, false, false};
+    struct grammar_config c = {.member = member, .n = d->n_found, .hash = hash, .used = true};
     for (uint32_t i = 0; i < c.n; i++) {
         c.ends |= d->prog->code[d->stack[member[i]].pc].op == GRAMMAR_DONE;
     }
@@ -230,7 +265,7 @@ static void drop_config(struct grammar_dfa *d, uint32_t id)
 static void mark_stacks(struct grammar_dfa *d)
 {
     d->stack[0].mark = 1; /* the bottom, where every text ends */
-    for (uint32_t i = 0; i < GRAMMAR_CONFIGS_MAX; i++) {
+    for (uint32_t i = 0; i < d->cap_config; i++) {
         const struct grammar_config *c = &d->config[i];
         for (uint32_t k = 0; c->used && k < c->n; k++) {
             for (uint32_t s = c->member[k]; s != GRAMMAR_NONE && !d->stack[s].mark;
@@ -263,22 +298,18 @@ static void flush(struct grammar_dfa *d, const int32_t *path, uint32_t n_path)
     for (uint32_t i = 0; i < n_path; i++) {
         d->config[path[i]].pins++;
     }
-    for (uint32_t i = 0; i < GRAMMAR_CONFIGS_MAX; i++) {
+    for (uint32_t i = 0; i < d->cap_config; i++) {
         if (d->config[i].used && d->config[i].pins == 0) {
             drop_config(d, i);
         }
     }
-    memset(d->configs.slot, 0, SLOTS * sizeof *d->configs.slot);
-    for (uint32_t i = 0; i < GRAMMAR_CONFIGS_MAX; i++) {
-        const struct grammar_config *c = &d->config[i];
-        for (int k = 0; c->used && k < 256; k++) {
+    for (uint32_t i = 0; i < d->cap_config; i++) {
+        for (int k = 0; d->config[i].used && k < 256; k++) {
             int32_t to = d->step[i][k];
             d->step[i][k] = to > 1 && !d->config[to - 2].used ? 0 : to;
         }
-        if (c->used) {
-            *config_slot(d, c->hash, c->member, c->n) = i + 1;
-        }
     }
+    index_configs(d);
     for (uint32_t i = 0; i < n_path; i++) {
         d->config[path[i]].pins--;
     }
@@ -354,10 +385,8 @@ int grammar_dfa_init(struct grammar_dfa *d, const struct grammar_prog *prog, str
     memset(d, 0, sizeof *d);
     d->prog = prog;
     d->free_stack = GRAMMAR_NONE;
-    d->step = calloc(GRAMMAR_CONFIGS_MAX, sizeof *d->step);
-    d->configs = (struct grammar_table){calloc(SLOTS, sizeof(uint32_t)), SLOTS - 1};
     d->found = malloc(GRAMMAR_STACKS_MAX * sizeof *d->found);
-    if (d->step == NULL || d->configs.slot == NULL || d->found == NULL || !grow_stacks(d)) {
+    if (d->found == NULL || !grow_configs(d) || !grow_stacks(d)) {
         grammar_dfa_fini(d);
         return err_set(err, ERR_NOMEM, "no memory for a grammar's states");
     }
@@ -367,9 +396,10 @@ int grammar_dfa_init(struct grammar_dfa *d, const struct grammar_prog *prog, str
 
 void grammar_dfa_fini(struct grammar_dfa *d)
 {
-    for (uint32_t i = 0; i < GRAMMAR_CONFIGS_MAX; i++) {
+    for (uint32_t i = 0; i < d->cap_config; i++) {
         free(d->config[i].member);
     }
+    free(d->config);
     free(d->stack);
     free(d->todo);
     free(d->stacks.slot);

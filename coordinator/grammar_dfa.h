@@ -3,6 +3,9 @@
  * equal lists one config, so a step that was taken once is a table lookup ever after: that is what
  * lets a vocabulary be walked in milliseconds.
  *
+ * The tables grow with what texts reach: a small schema's are small. Pointers into them hold until
+ * the next step that is new.
+ *
  * Bounded: configs and nodes that nothing holds are dropped when there are too many; a list keeps
  * its first GRAMMAR_STACKS_MAX stacks. Dropping the rest loses spellings, never correctness: each
  * stack that stays can be finished. Order is the schema's and never that of memory, so the same
@@ -25,11 +28,18 @@ struct grammar_stack {
     uint8_t mark, used;
 };
 
+/* Which steps of a config a walk over the vocabulary has counted; for who walks. */
+struct grammar_counts {
+    uint32_t walk;
+    uint64_t byte[4];
+};
+
 struct grammar_config {
     uint32_t *member; /* [n] stacks, each at a byte or at GRAMMAR_DONE */
     uint32_t n, pins;
     uint64_t hash;
     bool used, ends, only_ends; /* the text may end here; can only end here */
+    struct grammar_counts counts;
 };
 
 struct grammar_table {
@@ -41,9 +51,9 @@ struct grammar_dfa {
     const struct grammar_prog *prog;
     struct grammar_stack *stack; /* [cap_stack] */
     uint32_t n_stack, cap_stack, free_stack, stamp;
-    struct grammar_config config[GRAMMAR_CONFIGS_MAX];
-    int32_t (*step)[256]; /* [GRAMMAR_CONFIGS_MAX] 0: not taken yet, 1: dead, else id + 2 */
-    uint32_t live_config, n_member;
+    struct grammar_config *config; /* [cap_config] */
+    int32_t (*step)[256];          /* [cap_config] 0: not taken yet, 1: dead, else id + 2 */
+    uint32_t cap_config, live_config, n_member;
     struct grammar_table stacks, configs;
     uint32_t *todo, *found; /* scratch of a step */
     uint32_t n_todo, n_found;
