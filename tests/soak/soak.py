@@ -15,18 +15,17 @@ import json
 import os
 import random
 import resource
-import signal
 import socket
 import statistics
 import struct
-import subprocess
 import sys
 import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "suite"))
 from harness import Failure, main_of  # noqa: E402
-from served import CONFIG, Process, Served, make_model  # noqa: E402
+from mortal import MortalWorkers, total  # noqa: E402
+from served import Process, Served, make_model  # noqa: E402
 
 N_KIND = 24       # different requests
 WARM_UP = 0.25    # of the time, before memory is compared
@@ -193,50 +192,14 @@ async def client(number, port, requests, alone, until, tally, seed):
 # ---- workers that die ----------------------------------------------------------------------------
 
 
-class MortalWorkers:
-    """Two workers with half of the experts each, always at the same address."""
-
-    def __init__(self, binary, model):
-        half = CONFIG["num_experts"] // 2
-        self.commands = [[binary, "worker", "--model", model, "--experts", e, "--threads", "1",
-                          "--listen"] for e in (f"0-{half - 1}", f"{half}-{2 * half - 1}")]
-        self.running, self.endpoints, self.n_killed = [None, None], [None, None], 0
-
-    def start(self, i):
-        at = self.endpoints[i] or "tcp://127.0.0.1:*"
-        self.running[i] = subprocess.Popen([*self.commands[i], at], stdin=subprocess.DEVNULL,
-                                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-
-    def wait_ready(self, i):
-        words = self.running[i].stdout.readline().decode().split()
-        if words[:1] != ["ready"]:
-            raise Failure(f"a worker said {words}")
-        self.endpoints[i] = words[1]
-
-    def __enter__(self):
-        for i in (0, 1):
-            self.start(i)
-            self.wait_ready(i)
-        return self
-
-    def __exit__(self, *_):
-        for w in self.running:
-            if w is not None:
-                w.kill()
-                w.wait()
-                w.stdout.close()
-
-    async def die_and_return(self, every_s, until, rng):
-        while time.monotonic() + every_s < until:
-            await asyncio.sleep(every_s * rng.uniform(0.6, 1.2))
-            i = rng.randrange(2)
-            self.running[i].send_signal(signal.SIGKILL)
-            self.running[i].wait()
-            self.running[i].stdout.close()
-            self.n_killed += 1
-            await asyncio.sleep(rng.choice((0, 0.3, 3)))
-            self.start(i)
-            await asyncio.get_running_loop().run_in_executor(None, self.wait_ready, i)
+async def die_and_return(workers, every_s, until, rng):
+    while time.monotonic() + every_s < until:
+        await asyncio.sleep(every_s * rng.uniform(0.6, 1.2))
+        i = rng.randrange(2)
+        workers.kill(i)
+        await asyncio.sleep(rng.choice((0, 0.3, 3)))
+        workers.start(i)
+        await asyncio.get_running_loop().run_in_executor(None, workers.wait_ready, i)
 
 
 # ---- what is measured ----------------------------------------------------------------------------
@@ -272,7 +235,7 @@ async def storm(a, server, workers, requests, alone, tally, curve):
             for i in range(a.clients)]
     jobs.append(watch(server, started, until, max(0.5, a.seconds / 60), tally, curve))
     if a.kill_workers:
-        jobs.append(workers.die_and_return(a.kill_workers, until, random.Random(a.seed)))
+        jobs.append(die_and_return(workers, a.kill_workers, until, random.Random(a.seed)))
     await asyncio.gather(*jobs)
 
 
@@ -285,19 +248,6 @@ def judge_memory(curve, grow_mib):
           f"{last / MIB:.1f} MiB in the last")
     if last > first + grow_mib * MIB:
         raise Failure(f"the server's memory grew by {(last - first) / MIB:.1f} MiB")
-
-
-def total(metrics, name):
-    """Over all labels."""
-    return sum(v for k, v in metrics.items() if k.split("{")[0] == name)
-
-
-def check_rejoined(server, timeout_s):
-    until = time.monotonic() + timeout_s
-    while total(server.metrics(), "sigmoe_workers_up") != 2:
-        if time.monotonic() > until:
-            raise Failure(f"{timeout_s} s after the last start of a worker not all are in use")
-        time.sleep(0.1)
 
 
 def soak(a, server, workers):
@@ -340,7 +290,7 @@ def soak(a, server, workers):
             "worker_failures", "expert_replans", "expert_local_slots"))
         print(f"{workers.n_killed} workers killed, {left:.0f} times one left the placement, "
               f"{again:.0f} calls planned again, {here:.0f} slots computed here")
-        check_rejoined(server, a.idle_s)
+        workers.wait_used(server, 2, a.idle_s)
     judge_memory(curve, a.grow_mib)
 
 

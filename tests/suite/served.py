@@ -65,9 +65,10 @@ class Process:
     def __init__(self, pid):
         self.pid = pid
 
-    def rss(self):
+    def rss(self, kind="VmRSS"):
+        """kind: RssAnon is what it has allocated, without files and shared memory."""
         with open(f"/proc/{self.pid}/status", encoding="ascii") as f:
-            return int(re.search(r"VmRSS:\s+(\d+)", f.read()).group(1)) * 1024
+            return int(re.search(rf"{kind}:\s+(\d+)", f.read()).group(1)) * 1024
 
     def fds(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))

@@ -3,6 +3,7 @@
 #include "coordinator/grammar.h"
 #include "coordinator/grammar_schema.h"
 
+#include <malloc.h>
 #include <math.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -391,6 +392,21 @@ static void a_table_that_fills_up_is_emptied_and_the_walk_goes_on(void **state)
     grammar_unref(g);
 }
 
+/* A server holds one for every request that runs. (A sanitizer's heap counts nothing.) */
+static void a_small_schema_costs_little_memory(void **state)
+{
+    struct world *w = *state;
+    struct mallinfo2 before = mallinfo2();
+    struct grammar *g = compiled(w, "{'type':'array','items':{'type':'integer'}}");
+    struct grammar_state *s = grammar_state_create(g);
+    assert_int_equal(feed(w, s, "[1, 2"), 0);
+    assert_true(n_allowed(s) > 10);
+    struct mallinfo2 after = mallinfo2();
+    assert_true(after.uordblks + after.hblkhd < before.uordblks + before.hblkhd + 256 * 1024);
+    grammar_state_destroy(s);
+    grammar_unref(g);
+}
+
 struct walker {
     struct world *w;
     struct grammar *g;
@@ -474,6 +490,7 @@ int main(void)
         cmocka_unit_test(ambiguity_is_cut_and_the_text_still_ends),
         cmocka_unit_test(a_mask_depends_on_the_text_alone),
         cmocka_unit_test(a_table_that_fills_up_is_emptied_and_the_walk_goes_on),
+        cmocka_unit_test(a_small_schema_costs_little_memory),
         cmocka_unit_test(threads_share_a_grammar),
         cmocka_unit_test(a_vocabulary_that_cannot_spell_json_is_refused),
         cmocka_unit_test(a_program_for_ascii_spells_the_rest_as_escapes),
