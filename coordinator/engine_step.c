@@ -2,6 +2,8 @@
  * took; see engine_state.h. */
 #include "coordinator/engine_state.h"
 
+#include "base/log.h"
+
 static void reap_cancelled(struct engine *e)
 {
     for (int i = e->sched.n_running - 1; i >= 0; i--) {
@@ -93,10 +95,19 @@ static void learn(struct engine *e, int n_row, int decoding, int64_t took)
     pingpong_ran(&e->pingpong[!decoding], n_row, e->n_micro, took);
 }
 
+/* A line a step, for who asks why some take longer: docs/OPERATIONS.md. */
+static void tell_step(const struct engine *e, int n_row, int decoding, int64_t from, int64_t took,
+                      int64_t waited)
+{
+    log_debug("engine", "step %s rows=%d micros=%d from=%lld took=%lld waited=%lld",
+              decoding ? "decode" : "prompt", n_row, e->n_micro, from / NS_PER_US, took / NS_PER_US,
+              waited / NS_PER_US);
+}
+
 int engine_step(struct engine *e, struct err *err)
 {
     reap_cancelled(e);
-    int64_t from = clock_now(e->config.clock);
+    int64_t from = clock_now(e->config.clock), waited_before = e->stats.wait_ns;
     engine_draft(e);
     int n_row, n_span = sched_plan(&e->sched, &n_row);
     int probed = engine_probe(e, err);
@@ -136,5 +147,6 @@ int engine_step(struct engine *e, struct err *err)
     if (!probed) {
         learn(e, n_row, decoding, took);
     }
+    tell_step(e, n_row, decoding, from, took, e->stats.wait_ns - waited_before);
     return 1;
 }

@@ -3,14 +3,11 @@
 round, a worker joins and another is drained and killed. Every request ends well with the tokens of
 a run that was left alone, and operators are told the truth and refused in words.
 
---report prints, for a person, how the pauses between tokens compare with the median.
+--report prints, for a person, how long steps take meanwhile (steps.py).
 """
 import argparse
 import json
 import os
-import selectors
-import socket
-import statistics
 import sys
 import tempfile
 import threading
@@ -18,6 +15,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "suite"))
+import steps  # noqa: E402
 from harness import Failure, Workers, main_of, run_sigmoe, write_json  # noqa: E402
 from served import Served, make_model  # noqa: E402
 
@@ -167,95 +165,14 @@ def check(binary):
         print(f"{sum(map(len, streams.answers))} answers of {N_TOKEN} tokens, all as undisturbed")
 
 
-class Pauses:
-    """N_STREAM streams read by one thread with as little work as can be, since it shares the machine:
-    at[i] has when each piece of stream i came. A stream that ends is begun anew."""
-
-    def __init__(self, server, n_token):
-        self.server, self.n_token = server, n_token
-        self.stop = threading.Event()
-        self.at = []
-        self.thread = threading.Thread(target=self.run)
-
-    def begin(self, selector, i):
-        body = json.dumps({"prompt": [5 + i, 6], "max_tokens": self.n_token, "ignore_eos": True,
-                           "stream": True}).encode()
-        connection = socket.create_connection(("127.0.0.1", self.server.port))
-        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
-                           b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
-                           % (len(body), body))
-        self.at.append([])
-        selector.register(connection, selectors.EVENT_READ, (i, self.at[-1]))
-
-    def run(self):
-        with selectors.DefaultSelector() as selector:
-            for i in range(N_STREAM):
-                self.begin(selector, i)
-            while not self.stop.is_set():
-                for key, _ in selector.select(0.1):
-                    i, at = key.data
-                    data = key.fileobj.recv(65536)
-                    if b"data: {" in data:
-                        at.append(time.monotonic())
-                    if not data:
-                        selector.unregister(key.fileobj)
-                        key.fileobj.close()
-                        self.begin(selector, i)
-            for key in list(selector.get_map().values()):
-                key.fileobj.close()
-
-    def between(self, begun, ended):
-        """Pauses that ended within the time, ascending; the first token of a stream has none."""
-        return sorted(b - a for at in self.at for a, b in zip(at[1:], at[2:]) if begun <= b <= ended)
-
-
-def show(name, values, median):
-    print(f"{name:7} {len(values):7} tokens: median {statistics.median(values) * 1e3:.2f} ms, "
-          f"p99 {values[int(len(values) * 0.99)] * 1e3:.2f}, longest {values[-1] * 1e3:.2f} ms "
-          f"({values[-1] / median:.2f} x the median before), "
-          f"{sum(v > 2 * median for v in values) / len(values):.2%} longer than 2 x")
-
-
-def report(binary, model):
-    """Pauses between tokens with 16 streams, before and while the placement is turned round."""
-    with tempfile.TemporaryDirectory(prefix="sigmoe-rebalance-") as tmp:
-        admin = os.path.join(tmp, "admin.sock")
-        config = json.load(open(os.path.join(model, "config.json"), encoding="utf-8"))
-        half = config["num_experts"] // 2
-        sets = [f"0-{half - 1}", f"{half}-{2 * half - 1}"]
-        with Workers(binary, model, "bf16", sets) as at:
-            endpoints = at.split(",")
-            # Steps that are alike: no guessed tokens, no trying out of micro-batches.
-            with Served(binary, model, "--workers-at", at, "--admin", admin, "--speculate", "off",
-                        "--micro-batches", 1, workers=0) as server:
-                pauses = Pauses(server, config.get("max_position_embeddings", 1024) - 24)
-                pauses.thread.start()
-                time.sleep(3)
-                calm_from = time.monotonic()
-                time.sleep(8)
-                begun = time.monotonic()
-                for _ in range(3):
-                    sets.reverse()
-                    path = os.path.join(tmp, "turned.json")
-                    write_json(path, {"workers": dict(zip(endpoints, sets))})
-                    sigmoe(binary, "rebalance", "--admin", admin, "--placement", path)
-                ended = time.monotonic()
-                pauses.stop.set()
-                pauses.thread.join()
-    calm, during = pauses.between(calm_from, begun), pauses.between(begun, ended)
-    median = statistics.median(calm)
-    show("before", calm, median)
-    show("during", during, median)
-    print(f"three changes of the whole placement took {ended - begun:.1f} s")
-
-
 def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--sigmoe", required=True)
     p.add_argument("--report", metavar="MODEL", help="measure the pauses with this model")
+    p.add_argument("--seconds", type=float, default=12, help="without a change, for --report (12)")
     args = p.parse_args()
     if args.report:
-        report(args.sigmoe, args.report)
+        steps.report(args.sigmoe, args.report, args.seconds)
     else:
         main_of(lambda: check(args.sigmoe))
 
