@@ -31,8 +31,7 @@
 #define OWNED_SCALE        1
 #endif
 
-#define ALIGN           ((size_t)64)
-#define HUGE_PAGE_BYTES ((size_t)2 << 20)
+#define ALIGN ((size_t)64)
 
 int mul_size(size_t a, size_t b, size_t *out)
 {

@@ -4,10 +4,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #define NODES_FILE "/sys/devices/system/node/has_memory"
+#define HUGE_ORDER 9 /* of pages of 4 KiB */
+#define PAGE_BYTES 4096
 #define WORD_BITS  (8 * sizeof(unsigned long))
 /* linux/mempolicy.h, which not every system has installed. */
 #define POLICY_INTERLEAVE 3
@@ -63,6 +66,43 @@ void pages_interleave(void *p, size_t bytes)
     if (nodes.count > 1)
         syscall(SYS_mbind, p, bytes, POLICY_INTERLEAVE, nodes.bit, (unsigned long)NODES_MAX + 1,
                 0ul);
+}
+
+void pages_small(void *p, size_t bytes, int small)
+{
+    /* Refused where the kernel has no huge pages, and then there is nothing to ask for. */
+    madvise(p, bytes, small ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
+}
+
+/* Node 0, zone   Normal   4381   2710 ...: how many free blocks of 1, 2, 4 ... pages. */
+uint64_t pages_huge_parse(const char *line)
+{
+    uint64_t bytes = 0;
+    const char *p = strstr(line, "zone ");
+    p = p ? p + strlen("zone ") : "";
+    p += strspn(p, " ");
+    p += strcspn(p, " ");
+    for (unsigned order = 0;; order++) {
+        char *end;
+        uint64_t n = strtoull(p, &end, 10);
+        if (end == p)
+            return bytes;
+        p = end;
+        if (order >= HUGE_ORDER && order < 32)
+            bytes += n * ((uint64_t)PAGE_BYTES << order);
+    }
+}
+
+uint64_t pages_huge_ready(void)
+{
+    char line[512];
+    uint64_t bytes = 0;
+    FILE *f = sysconf(_SC_PAGESIZE) == PAGE_BYTES ? fopen("/proc/buddyinfo", "r") : NULL;
+    while (f && fgets(line, sizeof(line), f))
+        bytes += pages_huge_parse(line);
+    if (f)
+        fclose(f);
+    return bytes;
 }
 
 uint64_t pages_huge_bytes(void)

@@ -22,6 +22,19 @@ void nodes_with_memory(struct node_set *out);
  * evenly, all of them have the bandwidth of all nodes. A hint: nothing with one node, or where the
  * system refuses. */
 void pages_interleave(void *p, size_t bytes);
+/* pages_small: no huge pages in [p, p + bytes) from now on, or huge ones again. For memory whose
+ * first touch somebody waits for: a huge page is two megabytes cleared at once, and where none lies
+ * ready the system makes one by moving pages that are in use, its own and other processes'. Who
+ * touches such a page meanwhile waits for the thread that moves it, however seldom that one runs.
+ */
+#define HUGE_PAGE_BYTES ((size_t)2 << 20)
+/* So much must lie ready besides: others want huge pages too, and not every free one may be had. */
+#define HUGE_SPARE_BYTES ((uint64_t)256 << 20)
+void pages_small(void *p, size_t bytes, int small);
+/* pages_huge_ready: bytes of memory that lie ready as huge pages; 0 where the system does not tell.
+ * pages_huge_parse: of a line of /proc/buddyinfo. */
+uint64_t pages_huge_ready(void);
+uint64_t pages_huge_parse(const char *line);
 /* pages_huge_bytes: how much of this process's own memory lies on huge pages now. */
 uint64_t pages_huge_bytes(void);
 

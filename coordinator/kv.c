@@ -2,6 +2,7 @@
 #include "coordinator/kv.h"
 
 #include "base/arena.h"
+#include "base/pages.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,6 +37,7 @@ int kv_init(struct kv *kv, const struct model_desc *desc, enum dtype dtype, int 
                        "--kv-tokens",
                        made.bytes >> 20, n_page, KV_PAGE);
     }
+    pages_small(made.memory, made.bytes, 1); /* until they are met */
     /* Taken from the end: low pages first. */
     for (int i = 0; i < n_page; i++) {
         made.free_page[i] = n_page - 1 - i;
@@ -64,6 +66,25 @@ int kv_available(const struct kv *kv)
     return kv->n_free + (kv->prefix != NULL ? kv->prefix->n_idle : 0);
 }
 
+/* Attention reads huge pages faster by a tenth, so they are used where they lie ready; all
+ * sequences wait for the step that first touches one, twice a layer, so none is made for us. */
+static void meet(struct kv *kv)
+{
+    size_t beside = (HUGE_PAGE_BYTES - 1) / kv->page_bytes + 1,
+           side = kv->page_bytes * (size_t)kv->n_page;
+    size_t begin = kv->page_bytes * (size_t)kv->n_met, end = begin + beside * kv->page_bytes;
+    size_t n_side = (size_t)kv->n_layer * 2;
+    int ready = pages_huge_ready() >= HUGE_SPARE_BYTES + n_side * 2 * HUGE_PAGE_BYTES;
+    end = end < side ? end : side;
+    for (size_t i = 0; ready && i < n_side; i++) {
+        size_t low = (i * side + begin) / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
+        size_t high = ((i * side + end - 1) / HUGE_PAGE_BYTES + 1) * HUGE_PAGE_BYTES;
+        high = high < kv->bytes ? high : kv->bytes;
+        pages_small(kv->memory + low, high - low, 0);
+    }
+    kv->n_met = (int)(end / kv->page_bytes);
+}
+
 int kv_take(struct kv *kv, int n, int32_t *page)
 {
     if (n > kv_available(kv)) {
@@ -71,6 +92,9 @@ int kv_take(struct kv *kv, int n, int32_t *page)
     }
     for (int i = 0; i < n; i++) {
         page[i] = kv->n_free > 0 ? kv->free_page[--kv->n_free] : prefix_evict(kv->prefix);
+        while (page[i] >= kv->n_met) {
+            meet(kv);
+        }
     }
     return 0;
 }

@@ -42,6 +42,9 @@ static int open_lazily(struct local *l, struct err *err)
     int rc = 0;
     if (l->set == NULL) {
         rc = expert_set_create(l->model, l->precision, &l->set, err);
+        if (rc == 0) {
+            expert_set_beside(l->set);
+        }
     }
     if (rc == 0 && l->compute == NULL) {
         rc = compute_create(l->model, l->precision, l->kernels, l->team, &l->compute, err);

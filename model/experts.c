@@ -29,6 +29,7 @@ struct expert_set {
     enum dtype dtype;
     uint64_t layout;   /* pack_layout_hash; 0 without a packed cache */
     size_t slab_bytes; /* the same for every expert */
+    int beside;        /* others compute meanwhile */
     struct slabs *slabs;
     _Atomic(struct expert *) *table; /* [n_layer, n_expert] */
     _Atomic uint64_t bytes;
@@ -187,7 +188,7 @@ static int slab_pack(const struct expert_set *set, const struct packed_key *key,
                      struct progress *progress, struct slab *out, struct err *err)
 {
     struct pack_job job[N_PART];
-    unsigned char *slab = slabs_take(set->slabs);
+    unsigned char *slab = set->beside ? slabs_take_beside(set->slabs) : slabs_take(set->slabs);
     if (!slab)
         return err_set(err, ERR_NOMEM, "no memory for expert %d of layer %d (%zu bytes)",
                        key->expert, key->layer, set->slab_bytes);
@@ -263,6 +264,11 @@ static int expert_load(struct expert_set *set, int layer, int expert, struct tea
     atomic_fetch_add(&set->count, 1);
     atomic_fetch_add(&set->mapped, slab.mapped);
     return 0;
+}
+
+void expert_set_beside(struct expert_set *set)
+{
+    set->beside = 1;
 }
 
 int expert_set_load(struct expert_set *set, int layer, int expert, struct err *err)

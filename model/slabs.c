@@ -1,6 +1,7 @@
 /* slabs: see slabs.h. */
 #include "model/slabs.h"
 #include "base/arena.h"
+#include "base/pages.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -10,15 +11,20 @@
 struct slabs {
     unsigned char *base; /* NULL: pieces are mappings of their own */
     size_t n, bytes, stride;
-    atomic_flag taken[]; /* [n] */
+    _Atomic unsigned char *small; /* [n] the piece has been asked for without huge pages */
+    atomic_flag taken[];          /* [n] */
 };
 
 struct slabs *slabs_create(size_t n, size_t bytes)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE), wide, all;
     struct slabs *s = calloc(1, sizeof(*s) + n * sizeof(*s->taken));
-    if (!s)
+    if (s)
+        s->small = calloc(n + 1, sizeof(*s->small));
+    if (!s || !s->small) {
+        free(s);
         return NULL;
+    }
     s->n = n;
     s->bytes = bytes;
     for (size_t i = 0; i < n; i++)
@@ -37,7 +43,13 @@ void slabs_destroy(struct slabs *s)
         return;
     if (s->base)
         mem_unmap(s->base, s->stride * s->n);
+    free(s->small);
     free(s);
+}
+
+static size_t piece_index(const struct slabs *s, const void *piece)
+{
+    return (size_t)((const unsigned char *)piece - s->base) / s->stride;
 }
 
 void *slabs_take(struct slabs *s)
@@ -50,6 +62,17 @@ void *slabs_take(struct slabs *s)
     return NULL;
 }
 
+void *slabs_take_beside(struct slabs *s)
+{
+    void *piece = slabs_take(s);
+    if (!piece || pages_huge_ready() >= HUGE_SPARE_BYTES + s->bytes)
+        return piece;
+    pages_small(piece, s->base ? s->stride : s->bytes, 1);
+    if (s->base)
+        s->small[piece_index(s, piece)] = 1;
+    return piece;
+}
+
 void slabs_give(struct slabs *s, void *piece)
 {
     if (!piece)
@@ -58,6 +81,10 @@ void slabs_give(struct slabs *s, void *piece)
         mem_unmap(piece, s->bytes);
         return;
     }
+    size_t i = piece_index(s, piece);
     madvise(piece, s->stride, MADV_DONTNEED);
-    atomic_flag_clear(&s->taken[(size_t)((unsigned char *)piece - s->base) / s->stride]);
+    if (s->small[i])
+        pages_small(piece, s->stride, 0);
+    s->small[i] = 0;
+    atomic_flag_clear(&s->taken[i]);
 }

@@ -16,6 +16,9 @@ void slabs_destroy(struct slabs *s);
 /* slabs_take: a piece of zeros, aligned to a page, NULL when there is no memory or all are taken.
  * The lowest free one, so that few pieces lie close. Safe beside slabs_give of other threads. */
 void *slabs_take(struct slabs *s);
+/* slabs_take_beside: the same for who loads beside others that compute: on huge pages only as long
+ * as many lie ready (base/pages.h says why). */
+void *slabs_take_beside(struct slabs *s);
 void slabs_give(struct slabs *s, void *piece);
 
 #endif

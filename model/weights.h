@@ -95,6 +95,9 @@ void expert_set_destroy(struct expert_set *set);
 /* expert_set_load packs one expert of one sparse layer (nothing to do if it is held). Safe beside
  * concurrent `get` of others; loads themselves are by one thread. */
 int expert_set_load(struct expert_set *set, int layer, int expert, struct err *err);
+/* expert_set_beside: what is loaded from now on is loaded beside others that compute: their pace
+ * goes before that of the load and before huge pages. */
+void expert_set_beside(struct expert_set *set);
 /* expert_set_load_many: experts[n] in every sparse layer, using the team, with progress. What was
  * loaded before a failure stays held. */
 int expert_set_load_many(struct expert_set *set, const int32_t *experts, int n, struct team *team,

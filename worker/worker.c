@@ -388,6 +388,7 @@ static int open_all(struct worker *w, const struct worker_config *config, void *
     rc = rc ? rc : held_load(w->set, &w->model->desc, config->held, w->team, err);
     if (rc)
         return rc;
+    expert_set_beside(w->set);
     if (!config->name)
         snprintf(w->name, sizeof(w->name), "%s", sock_endpoint(w->sock));
     held_fill(w);

@@ -1,4 +1,4 @@
-/* pages: the kernel's lists of nodes, and a hint that does no harm. */
+/* pages: the kernel's lists of nodes and of free blocks, and hints that do no harm. */
 #include "base/arena.h"
 #include "base/pages.h"
 
@@ -35,6 +35,19 @@ static void other_texts_are_refused(void **state)
         assert_int_equal(node_set_parse(bad[i], &s), -1);
 }
 
+static void free_blocks_are_summed(void **state)
+{
+    (void)state;
+    static const uint64_t mib = 1 << 20;
+    assert_true(pages_huge_parse("Node 0, zone   Normal 9 9 9 9 9 9 9 9 9 5 3 \n") == 22 * mib);
+    assert_true(pages_huge_parse("Node 1, zone    DMA32 0 0 0 0 0 0 0 0 0 1 0 2\n") == 18 * mib);
+    assert_true(pages_huge_parse("Node 0, zone Normal 1 2 3\n") == 0);
+    assert_true(pages_huge_parse("Node 0, zone Normal\n") == 0);
+    assert_true(pages_huge_parse("zone ") == 0);
+    assert_true(pages_huge_parse("1 1 1 1 1 1 1 1 1 1 1 1") == 0);
+    assert_true(pages_huge_parse("") == 0);
+}
+
 static void this_machine(void **state)
 {
     (void)state;
@@ -45,6 +58,9 @@ static void this_machine(void **state)
     unsigned char *p = mem_map(bytes);
     assert_non_null(p);
     pages_interleave(p, bytes);
+    pages_small(p, bytes / 2, 1);
+    pages_small(p, bytes / 4, 0);
+    assert_true(pages_huge_ready() % HUGE_PAGE_BYTES == 0);
     memset(p, 7, bytes);
     assert_int_equal(p[bytes - 1], 7);
     assert_true(pages_huge_bytes() % 4096 == 0);
@@ -56,6 +72,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lists_are_read),
         cmocka_unit_test(other_texts_are_refused),
+        cmocka_unit_test(free_blocks_are_summed),
         cmocka_unit_test(this_machine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -70,6 +70,29 @@ static void given_back_is_gone(void **state)
     slabs_destroy(NULL);
 }
 
+/* Small and huge ones side by side, in turn at the same place. */
+static void pieces_beside(void **state)
+{
+    (void)state;
+    unsigned char *piece[N];
+    struct slabs *s = slabs_create(N, BYTES);
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < N; i++) {
+            piece[i] = (i + round) % 2 ? slabs_take_beside(s) : slabs_take(s);
+            assert_non_null(piece[i]);
+            assert_int_equal(piece[i][0] | piece[i][BYTES / 2] | piece[i][BYTES - 1], 0);
+            memset(piece[i], i + 1, BYTES);
+        }
+        assert_null(slabs_take_beside(s));
+        for (int i = 0; i < N; i++) {
+            assert_int_equal(piece[i][0], i + 1);
+            assert_int_equal(piece[i][BYTES - 1], i + 1);
+            slabs_give(s, piece[i]);
+        }
+    }
+    slabs_destroy(s);
+}
+
 /* More address space than there is: pieces still come. */
 static void without_a_reservation(void **state)
 {
@@ -83,6 +106,10 @@ static void without_a_reservation(void **state)
     assert_non_null(p);
     p[0] = 1;
     slabs_give(s, p);
+    p = slabs_take_beside(s);
+    assert_non_null(p);
+    p[0] = 1;
+    slabs_give(s, p);
     slabs_destroy(s);
 }
 
@@ -91,6 +118,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pieces_are_apart),
         cmocka_unit_test(given_back_is_gone),
+        cmocka_unit_test(pieces_beside),
         cmocka_unit_test(without_a_reservation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
