@@ -43,7 +43,7 @@ static uint32_t xcr0(void)
 }
 
 struct cpu_bits {
-    uint32_t ecx1, ebx7, edx7, xcr0;
+    uint32_t ecx1, ebx7, edx7, eax71, xcr0;
 };
 
 static int cpu_bits_read(struct cpu_bits *bits)
@@ -56,6 +56,7 @@ static int cpu_bits_read(struct cpu_bits *bits)
         return 0;
     bits->ebx7 = b;
     bits->edx7 = d;
+    bits->eax71 = a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) ? a : 0;
     bits->xcr0 = xcr0();
     return 1;
 }
@@ -74,8 +75,10 @@ static int cpu_has(enum isa isa)
                has_all(bits.xcr0, XCR0_AVX);
     int avx512 = avx2 && has_all(bits.xcr0, XCR0_AVX512) &&
                  has_all(bits.ebx7, bit_AVX512F | bit_AVX512BW | bit_AVX512VL | bit_AVX512DQ);
-    /* CPUID.7.0:EDX: bit 24 AMX-TILE, bit 22 AMX-BF16. */
-    int amx = avx512 && has_all(bits.edx7, 1u << 24 | 1u << 22) && has_all(bits.xcr0, XCR0_AMX);
+    /* CPUID.7.0:EDX: bit 24 AMX-TILE, bit 22 AMX-BF16; 7.1:EAX: bit 5 AVX512-BF16, which every CPU
+     * with tiles has. */
+    int amx = avx512 && has_all(bits.edx7, 1u << 24 | 1u << 22) && has_all(bits.eax71, 1u << 5) &&
+              has_all(bits.xcr0, XCR0_AMX);
     const int has[ISA_COUNT] = {1, avx2, avx512, amx};
     return (unsigned)isa < ISA_COUNT && has[isa];
 }

@@ -352,34 +352,45 @@ INLINE void v_store_bf16(uint16_t *p, vec a)
 
 #endif
 
-/* v_sum: the fixed tree ((l, l+8), (l, l+4), (l, l+2), (l, l+1)). */
-INLINE float v_sum(vec a)
-{
+/* v_sum: the fixed tree ((l, l+8), (l, l+4), (l, l+2), (l, l+1)); v_max_lane: the same of v_max, so
+ * that a NaN may go or stay. */
 #if defined(__AVX512F__) && defined(__AVX512BW__)
-    __m256 h = _mm256_add_ps(_mm512_castps512_ps256(a),
-                             _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1)));
-    __m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
-    q = _mm_add_ps(q, _mm_movehl_ps(q, q));
-    return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
+#define V_TREE(name, op)                                                                           \
+    INLINE float name(vec a)                                                                       \
+    {                                                                                              \
+        __m256 high = _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1));            \
+        __m256 h = _mm256_##op##_ps(_mm512_castps512_ps256(a), high);                              \
+        __m128 q = _mm_##op##_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));          \
+        q = _mm_##op##_ps(q, _mm_movehl_ps(q, q));                                                 \
+        return _mm_cvtss_f32(_mm_##op##_ss(q, _mm_movehdup_ps(q)));                                \
+    }
 #else
-    float f[LANES];
-    v_store(f, a);
-    for (int w = LANES / 2; w > 0; w /= 2) {
-        for (int i = 0; i < w; i++) {
-            f[i] = f[i] + f[i + w];
-        }
+#define V_TREE_add(a, b) ((a) + (b))
+#define V_TREE_max(a, b) ((a) > (b) ? (a) : (b))
+#define V_TREE(name, op)                                                                           \
+    INLINE float name(vec a)                                                                       \
+    {                                                                                              \
+        float f[LANES];                                                                            \
+        v_store(f, a);                                                                             \
+        for (int w = LANES / 2; w > 0; w /= 2) {                                                   \
+            for (int i = 0; i < w; i++) {                                                          \
+                f[i] = V_TREE_##op(f[i], f[i + w]);                                                \
+            }                                                                                      \
+        }                                                                                          \
+        return f[0];                                                                               \
     }
-    return f[0];
 #endif
-}
-INLINE float v_max_lane(vec a)
+V_TREE(v_sum, add)
+V_TREE(v_max_lane, max)
+/* 32 values, none of them denormal, as bf16. */
+INLINE void v_store_bf16_2(uint16_t *p, vec a, vec b)
 {
-    float f[LANES];
-    v_store(f, a);
-    for (int i = 1; i < LANES; i++) {
-        f[0] = f[i] > f[0] ? f[i] : f[0];
-    }
-    return f[0];
+#if defined(__AVX512BF16__)
+    _mm512_storeu_si512(p, (__m512i)_mm512_cvtne2ps_pbh(b, a));
+#else
+    v_store_bf16(p, a);
+    v_store_bf16(p + LANES, b);
+#endif
 }
 /* Partial vectors: the first n lanes, the others zero; and their store. */
 INLINE vec v_load_n(const float *p, int n)

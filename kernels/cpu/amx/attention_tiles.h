@@ -1,27 +1,32 @@
-/* attention_tiles: THE SUM between the rows of a group and the panels of KV pages, on tile
- * registers. Rows are bf16 and lie row by row, so a tile of them is loaded with their stride; a
- * block of 32 k of a panel is a tile as it lies (i8 is made bf16 first, exactly). Two row tiles
- * meet two panels, so each tile loaded is used twice. Included by
- * kernels/cpu/lanes/attention_split.c. */
+/* attention_tiles: THE SUM between the items of a pass and the panels of KV pages, on tile
+ * registers. A part is two row tiles, which meet two panels, so each tile loaded is used twice; two
+ * panels meet every part in turn, so that the later parts find them in the first cache, and i8 is
+ * made bf16 once for all (exactly). A block of 32 k of a panel is a tile as it lies; queries lie as
+ * tiles too, weights row by row. Included by kernels/cpu/lanes/attention_split.c. */
 #ifndef KERNELS_ATTENTION_TILES_H
 #define KERNELS_ATTENTION_TILES_H
 
 #include "base/limits.h"
 #include "kernels/cpu/amx/tile.h"
-#include "kernels/cpu/lanes/attention.h"
+#include "kernels/cpu/lanes/attention_pass.h"
 
 #define TILE_SIZE ((size_t)TILE_DIM * TILE_BYTES)
 /* bf16 of two panels of i8: of K, a whole head deep; of V, a split deep. */
 #define TILES_DEEP (LIMIT_D_HEAD > KV_SPLIT ? LIMIT_D_HEAD : KV_SPLIT)
 
-/* c [16 or 32 rows, two panels or one] (+)= a times n_part stretches of n_block blocks each; b[i]
- * points at a stretch of the first panel. */
+/* Up to two panels: stretches of n_block tiles each. */
+struct tile_panels {
+    int cols, n_part, n_block;
+    const unsigned char *b[SPLIT_PAGES]; /* stretches of the first panel */
+    size_t panel;                        /* bytes to the second panel's */
+};
+
+/* c [up to 32 rows, cols * PANEL] (+)= a times the stretches [part, part_end) of panels. */
 struct tiles {
-    const uint16_t *a;
-    size_t lda; /* elements */
-    const unsigned char *b[SPLIT_PAGES];
-    size_t panel; /* bytes to the second panel */
-    int n_part, n_block;
+    const uint16_t *a; /* elements apart: rows, tiles of one row of tiles, rows of tiles */
+    size_t lda, step, below;
+    const struct tile_panels *w;
+    int part, part_end;
     int first; /* c starts at zero */
     float *c;
     size_t ldc;
@@ -40,9 +45,10 @@ INLINE void tiles_fetch(const char *ahead, size_t bytes)
 INLINE void tiles_product(const struct tiles *t, const int rows, const int cols)
 {
     TILE_REGISTERS;
+    const struct tile_panels *w = t->w;
     size_t stride = t->ldc * sizeof *t->c, from = t->lda * sizeof *t->a;
     float *c0 = t->c, *c1 = t->c + TILE_DIM * t->ldc;
-    const uint16_t *a0 = t->a, *a1 = t->a + TILE_DIM * t->lda;
+    const uint16_t *a0 = t->a, *a1 = t->a + t->below;
     const char *ahead = t->ahead;
     if (t->first) {
         tile_zero(0);
@@ -61,16 +67,16 @@ INLINE void tiles_product(const struct tiles *t, const int rows, const int cols)
             tile_load(3, c1 + PANEL, stride);
         }
     }
-    for (int p = 0; p < t->n_part; p++) {
-        const unsigned char *b = t->b[p];
-        for (int i = 0; i < t->n_block; i++, b += TILE_SIZE, a0 += K_BLOCK, a1 += K_BLOCK) {
+    for (int p = t->part; p < t->part_end; p++) {
+        const unsigned char *b = w->b[p];
+        for (int i = 0; i < w->n_block; i++, b += TILE_SIZE, a0 += t->step, a1 += t->step) {
             tiles_fetch(ahead, (size_t)cols * TILE_SIZE);
             ahead = ahead ? ahead + (size_t)cols * TILE_SIZE : NULL;
             tile_load(4, a0, from);
             tile_load(6, b, TILE_BYTES);
             tile_dp(0, 4, 6);
             if (cols == 2) {
-                tile_load(7, b + t->panel, TILE_BYTES);
+                tile_load(7, b + w->panel, TILE_BYTES);
                 tile_dp(1, 4, 7);
             }
             if (rows == 2) {
@@ -94,13 +100,13 @@ INLINE void tiles_product(const struct tiles *t, const int rows, const int cols)
     }
 }
 
-static void tiles_run(const struct tiles *t, int n, int cols)
+static void tiles_run(const struct tiles *t, int n)
 {
-    if (n > TILE_DIM && cols == 2) {
+    if (n > TILE_DIM && t->w->cols == 2) {
         tiles_product(t, 2, 2);
     } else if (n > TILE_DIM) {
         tiles_product(t, 2, 1);
-    } else if (cols == 2) {
+    } else if (t->w->cols == 2) {
         tiles_product(t, 1, 2);
     } else {
         tiles_product(t, 1, 1);
@@ -128,28 +134,82 @@ static void tiles_widen(const unsigned char *w, int n_block, uint16_t *out)
     }
 }
 
-/* Every panel in turn, two at a time. w[i] is the first panel of stretch i. */
-static void tiles_panels(struct tiles *t, int n, enum dtype dtype, const unsigned char *const *w,
-                         size_t panel, int n_panel)
+/* Room for two panels of bf16. */
+struct tiles_wide {
+    _Alignas(64) uint16_t x[2 * TILES_DEEP * PANEL];
+};
+
+/* Panels j and, up to n_panel, j + 1, `panel` bytes apart; stretches [0, n_part) begin at w. */
+static void tiles_take(struct tile_panels *t, enum dtype dtype, const unsigned char *const *w,
+                       size_t panel, int j, int n_panel, struct tiles_wide *wide)
 {
-    _Alignas(64) uint16_t wide[2 * TILES_DEEP * PANEL];
-    const char *ahead = t->ahead;
-    float *c = t->c;
-    size_t deep = (size_t)t->n_block * TILE_SIZE, read = deep * (size_t)t->n_part;
-    for (int j = 0; j < n_panel; j += 2) {
-        int cols = n_panel - j < 2 ? 1 : 2;
-        t->c = c + j * PANEL;
-        t->panel = dtype == DTYPE_I8 ? deep * (size_t)t->n_part : panel;
-        for (int i = 0; i < t->n_part; i++) {
-            const unsigned char *from = w[i] + (size_t)j * panel;
-            t->b[i] = dtype == DTYPE_I8 ? (const unsigned char *)wide + (size_t)i * deep : from;
-            for (int col = 0; dtype == DTYPE_I8 && col < cols; col++) {
-                size_t to = (size_t)col * t->panel + (size_t)i * deep;
-                tiles_widen(from + (size_t)col * panel, t->n_block, wide + to / sizeof *wide);
-            }
+    size_t deep = (size_t)t->n_block * TILE_SIZE;
+    t->cols = n_panel - j < 2 ? 1 : 2;
+    t->panel = dtype == DTYPE_I8 ? deep * (size_t)t->n_part : panel;
+    for (int i = 0; i < t->n_part; i++) {
+        const unsigned char *from = w[i] + (size_t)j * panel;
+        t->b[i] = dtype == DTYPE_I8 ? (const unsigned char *)wide->x + (size_t)i * deep : from;
+        for (int col = 0; dtype == DTYPE_I8 && col < t->cols; col++) {
+            size_t to = (size_t)col * t->panel + (size_t)i * deep;
+            tiles_widen(from + (size_t)col * panel, t->n_block, wide->x + to / sizeof *wide->x);
         }
-        t->ahead = ahead && dtype != DTYPE_I8 ? ahead + (size_t)j * read : NULL;
-        tiles_run(t, n, cols);
+    }
+}
+
+/* Scores of page i. */
+static void tiles_scores(const struct pass *p, int i, const void *ahead)
+{
+    struct tiles_wide wide;
+    struct tile_panels w = {.n_part = 1, .n_block = p->d_pad / K_BLOCK};
+    size_t row_tile = (size_t)w.n_block * TILE_DIM * K_BLOCK;
+    for (int j = 0; j < KV_PAGE / PANEL; j += 2) {
+        tiles_take(&w, p->dtype, &p->s->k[i], k_panel_bytes(p), j, KV_PAGE / PANEL, &wide);
+        for (int k = 0; k < p->n_part; k++) {
+            const struct part *part = &p->part[k];
+            if (i < part->page || i >= part->page + part->n_page) {
+                continue;
+            }
+            struct tiles t = {
+                .a = (const uint16_t *)p->g->q + (size_t)(part->item / TILE_DIM) * row_tile,
+                .lda = K_BLOCK,
+                .step = TILE_DIM * K_BLOCK,
+                .below = row_tile,
+                .w = &w,
+                .part_end = 1,
+                .first = 1,
+                .c = p->score + (size_t)part->item * LD_SCORE + i * KV_PAGE + j * PANEL,
+                .ldc = LD_SCORE,
+                .ahead = p->g->n <= TILE_DIM && p->dtype != DTYPE_I8
+                             ? (const char *)ahead + (size_t)j * k_panel_bytes(p)
+                             : NULL};
+            tiles_run(&t, part->n);
+        }
+    }
+}
+
+/* o of the parts (+)= p times their pages of V. */
+static void tiles_values(const struct pass *p, const struct values *r)
+{
+    struct tiles_wide wide;
+    struct tile_panels w = {.n_part = p->s->n_page, .n_block = KV_PAGE / K_BLOCK};
+    for (int j = 0; j < r->n_panel; j += 2) {
+        tiles_take(&w, p->dtype, r->v, v_panel_bytes(p), j, r->n_panel, &wide);
+        for (int k = 0; k < r->n_part; k++) {
+            const struct part *part = &r->part[k];
+            size_t row = (size_t)part->item;
+            struct tiles t = {.a = (const uint16_t *)(const void *)p->score + row * LD_P +
+                                   (size_t)(part->page * KV_PAGE),
+                              .lda = LD_P,
+                              .step = K_BLOCK,
+                              .below = TILE_DIM * LD_P,
+                              .w = &w,
+                              .part = part->page,
+                              .part_end = part->page + part->n_page,
+                              .first = r->first,
+                              .c = p->g->o + row * p->g->ldo + (size_t)((r->panel + j) * PANEL),
+                              .ldc = p->g->ldo};
+            tiles_run(&t, part->n);
+        }
     }
 }
 

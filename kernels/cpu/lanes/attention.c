@@ -15,8 +15,7 @@
  * A unit is a tile of rows of one span, and one KV head. A span with few of these (decode) spreads
  * its splits over units too (stage 0 writes each (m, l, o) to scratch, stage 1 merges); a span with
  * many (prefill) goes through its splits within the unit and needs no scratch and no stage 1. The
- * order of operations is the same. A tile is up to four groups of items, which meet a split one
- * after the other, while its K and V are in the second cache.
+ * order of operations is the same.
  *
  * PRECOND: n_head % n_kv_head == 0; 1 <= d_head <= LIMIT_D_HEAD; scratch 64-byte aligned. */
 #include "kernels/cpu/lanes/attention.h"
@@ -28,7 +27,7 @@
 #include "kernels/cpu/amx/tile.h"
 #endif
 
-#define TILE_ITEMS   (4 * ATTN_GROUP)
+#define TILE_ITEMS   ATTN_GROUP
 #define TILE_LEAST   16                          /* however wide the head */
 #define TILE_FLOATS  (TILE_LEAST * LIMIT_D_HEAD) /* of q, and of o */
 #define SPREAD_BELOW 64 /* a span with fewer units than this spreads its splits */
@@ -142,34 +141,47 @@ static void state_reset(float *m, float *l, float *o, int d_head)
 
 /* ---- merge and output ---- */
 
-static float exp_of(float x)
-{
-    float e[LANES];
-    v_store(e, v_exp(v_set1(x)));
-    return e[0];
-}
-
 /* The running total of an item over its splits. */
 struct total {
     float m, l;
     float *o; /* [d_head] */
 };
 
-static void merge(struct total *t, float m, float l, const float *o, int d_head)
+/* What sixteen items merge with: their totals' factors and those of their pieces. */
+struct factors {
+    float top[LANES], a[LANES], b[LANES], l[LANES];
+};
+
+/* The factors of n totals (m, l) and pieces (m_s, l_s). */
+static void factors_of(const float *m, const float *l, const float *m_s, const float *l_s, int n,
+                       struct factors *f)
 {
-    float top = t->m > m ? t->m : m;
-    float a = exp_of(t->m - top), b = exp_of(m - top);
+    vec all = v_load_n(m, n), piece = v_load_n(m_s, n), top = v_max(all, piece);
+    vec a = v_exp(v_sub(all, top)), b = v_exp(v_sub(piece, top));
+    v_store(f->top, top);
+    v_store(f->a, a);
+    v_store(f->b, b);
+    v_store(f->l, v_fma(v_load_n(l, n), a, v_mul(v_load_n(l_s, n), b)));
+}
+
+static void merge_values(float *total, const float *o, float a, float b, int d_head)
+{
     vec va = v_set1(a), vb = v_set1(b);
     for (int d = 0; d < d_head; d += LANES) {
         int c = t_count((size_t)d, (size_t)d_head);
         /* A zero has no sign: it depends on the pages a neighbour sees. */
         vec add = v_mul(v_add(t_load_f32(o + d, c), v_zero()), vb);
-        t_store_f32(t->o + d, v_fma(t_load_f32(t->o + d, c), va, add), c);
+        t_store_f32(total + d, v_fma(t_load_f32(total + d, c), va, add), c);
     }
-    float lb[LANES];
-    v_store(lb, v_fma(v_set1(t->l), va, v_mul(v_set1(l), vb)));
-    t->l = lb[0];
-    t->m = top;
+}
+
+static void merge(struct total *t, float m, float l, const float *o, int d_head)
+{
+    struct factors f;
+    factors_of(&t->m, &t->l, &m, &l, 1, &f);
+    merge_values(t->o, o, f.a[0], f.b[0], d_head);
+    t->m = f.top[0];
+    t->l = f.l[0];
 }
 
 /* Sink, division, and the head's place in the row; the last head also zeroes what follows up to the
@@ -196,24 +208,23 @@ static void finish(const struct attn *a, int row, int head, struct total *t)
 /* ---- stage 0 ---- */
 
 /* Rows [row, row_end) and query heads [head, head_end) of one KV head: at most call.items items,
- * and what they need on the way. Rows of q and o are a line more than the head apart, so that they
- * do not share the sets of the cache. */
+ * and what they need on the way. Rows of o, and of q where it is f32, are a line more than the head
+ * apart, so that they do not share the sets of the cache. */
 struct work {
     int row, row_end, head, head_end;
     int n, tiles;
     size_t ld;
     int lo[TILE_ITEMS], hi[TILE_ITEMS];
-    float m[TILE_ITEMS], l[TILE_ITEMS];
-    struct total total[TILE_ITEMS];
-    _Alignas(64) float q[TILE_FLOATS + 2 * TILE_ITEMS * LANES];
-    float o[2 * TILE_FLOATS]; /* of one group, and fifteen rows more */
-    float sum[TILE_FLOATS];   /* total[].o */
+    float m[TILE_ITEMS], l[TILE_ITEMS];             /* of a split */
+    float total_m[TILE_ITEMS], total_l[TILE_ITEMS]; /* of those before */
+    _Alignas(64) float q[TILE_FLOATS + TILE_ITEMS * LANES];
+    float o[2 * TILE_FLOATS]; /* of a split, and fifteen rows more */
+    float total_o[TILE_FLOATS];
 };
 
-/* A query as the products take it. */
-static void query_fill(const struct attn *a, const struct work *t, const float *q, void *out)
+/* Query i as the lanes take it, and as tiles do. */
+static void query_lanes(const struct attn *a, struct work *t, int i, const float *q)
 {
-    enum dtype dtype = t->tiles ? DTYPE_BF16 : DTYPE_F32;
     size_t d_head = (size_t)a->kv.d_head, pad = (size_t)k_padded(a->kv.d_head);
     for (size_t d = 0; d < pad; d += LANES) {
         vec x = d < d_head ? t_load_f32(q + d, t_count(d, d_head)) : v_zero();
@@ -222,10 +233,31 @@ static void query_fill(const struct attn *a, const struct work *t, const float *
             v_store_bf16(h, x);
             x = v_load_bf16(h);
         }
-        t_store(out, dtype, d, x, LANES);
+        v_store(t->q + (size_t)i * t->ld + d, x);
     }
 }
 
+#if defined(LANES_TILES)
+static void query_tiles(const struct attn *a, struct work *t, int i, const float *q)
+{
+    size_t d_head = (size_t)a->kv.d_head, pad = (size_t)k_padded(a->kv.d_head);
+    size_t tile = (size_t)(i / TILE_DIM) * TILE_DIM * pad, row = (size_t)(i % TILE_DIM) * K_BLOCK;
+    uint16_t *out = (uint16_t *)(void *)t->q + tile + row;
+    for (size_t d = 0; d < pad; d += LANES) {
+        vec x = d < d_head ? t_load_f32(q + d, t_count(d, d_head)) : v_zero();
+        v_store_bf16(out + d / K_BLOCK * TILE_DIM * K_BLOCK + d % K_BLOCK, x);
+    }
+}
+#endif
+
+/* Where query i lies. */
+static const float *query_at(const struct attn *a, const struct work *t, int i)
+{
+    int heads = t->head_end - t->head, head = t->head + i % heads;
+    return a->q + (size_t)(t->row + i / heads) * a->ldq + (size_t)(head * a->kv.d_head);
+}
+
+#define QUERIES_AHEAD 8
 static void tile_fill(const struct attn *a, const struct attn_span *s, struct work *t)
 {
     int heads = t->head_end - t->head;
@@ -237,12 +269,21 @@ static void tile_fill(const struct attn *a, const struct attn_span *s, struct wo
     t->tiles = 0;
 #endif
     for (int i = 0; i < t->n; i++) {
-        int row = t->row + i / heads;
-        size_t head = (size_t)(t->head + i % heads), at = (size_t)i * t->ld;
-        t->lo[i] = row_lo(a, s, row);
-        t->hi[i] = row_hi(s, row);
-        query_fill(a, t, a->q + (size_t)row * a->ldq + head * (size_t)a->kv.d_head,
-                   t->tiles ? (void *)((uint16_t *)t->q + at) : t->q + at);
+        t->lo[i] = row_lo(a, s, t->row + i / heads);
+        t->hi[i] = row_hi(s, t->row + i / heads);
+        if (i + QUERIES_AHEAD < t->n) {
+            const float *ahead = query_at(a, t, i + QUERIES_AHEAD);
+            for (int d = 0; d < a->kv.d_head; d += LANES) {
+                __builtin_prefetch(ahead + d);
+            }
+        }
+#if defined(LANES_TILES)
+        if (t->tiles) {
+            query_tiles(a, t, i, query_at(a, t, i));
+            continue;
+        }
+#endif
+        query_lanes(a, t, i, query_at(a, t, i));
     }
 }
 
@@ -282,39 +323,54 @@ static void slot_write(const struct call *call, float *slot, const struct work *
     ml[1] = t->l[item];
 }
 
+/* A split's pieces into the totals of the items that see it. */
+static void tile_merge(const struct attn *a, int split, struct work *t)
+{
+    for (int begin = 0; begin < t->n; begin += LANES) {
+        int n = t->n - begin < LANES ? t->n - begin : LANES;
+        struct factors f;
+        factors_of(t->total_m + begin, t->total_l + begin, t->m + begin, t->l + begin, n, &f);
+        for (int k = 0; k < n; k++) {
+            int i = begin + k;
+            if (sees(t, i, split)) {
+                merge_values(t->total_o + i * a->kv.d_head, t->o + (size_t)i * t->ld, f.a[k],
+                             f.b[k], a->kv.d_head);
+                t->total_m[i] = f.top[k];
+                t->total_l[i] = f.l[k];
+            }
+        }
+    }
+}
+
 /* One split of a tile: to its slots, or merged into its totals. */
 static void tile_split(const struct call *call, const struct cut *c, int split, struct work *t)
 {
     const struct attn *a = call->a;
     int heads = t->head_end - t->head;
-    for (int begin = 0, n; begin < t->n; begin += n) {
-        n = t->n - begin < ATTN_GROUP ? t->n - begin : ATTN_GROUP;
-        if (!sees(t, begin, split) && !sees(t, begin + n - 1, split)) {
-            continue;
+    if (!sees(t, 0, split) && !sees(t, t->n - 1, split)) {
+        return;
+    }
+    struct attn_group g = {.n = t->n,
+                           .tiles = t->tiles,
+                           .q = t->q,
+                           .ldq = t->ld,
+                           .lo = t->lo,
+                           .hi = t->hi,
+                           .m = t->m,
+                           .l = t->l,
+                           .o = t->o,
+                           .ldo = t->ld};
+    struct attn_split s =
+        split_of(a, c->span, t->head / call->group, split, t->lo[0], t->hi[t->n - 1]);
+    LANES_NAME(attn_split)(a, &s, &g);
+    for (int i = 0; c->n_slot > 0 && i < t->n; i++) {
+        if (sees(t, i, split)) {
+            slot_write(call, slot_of(call, c, split, t->row + i / heads, t->head + i % heads), t, i,
+                       t->o + (size_t)i * t->ld);
         }
-        size_t at = (size_t)begin * t->ld;
-        struct attn_group g = {.n = n,
-                               .tiles = t->tiles,
-                               .q = t->tiles ? (void *)((uint16_t *)t->q + at) : t->q + at,
-                               .ldq = t->ld,
-                               .lo = t->lo + begin,
-                               .hi = t->hi + begin,
-                               .m = t->m + begin,
-                               .l = t->l + begin,
-                               .o = t->o,
-                               .ldo = t->ld};
-        struct attn_split s =
-            split_of(a, c->span, t->head / call->group, split, t->lo[begin], t->hi[begin + n - 1]);
-        LANES_NAME(attn_split)(a, &s, &g);
-        for (int i = begin; i < begin + n; i++) {
-            const float *o = t->o + (size_t)(i - begin) * t->ld;
-            if (c->n_slot > 0) {
-                slot_write(call, slot_of(call, c, split, t->row + i / heads, t->head + i % heads),
-                           t, i, o);
-            } else if (sees(t, i, split)) {
-                merge(&t->total[i], t->m[i], t->l[i], o, a->kv.d_head);
-            }
-        }
+    }
+    if (c->n_slot == 0) {
+        tile_merge(a, split, t);
     }
 }
 
@@ -324,15 +380,14 @@ static void tile_whole(const struct call *call, const struct cut *c, struct work
     const struct attn *a = call->a;
     int heads = t->head_end - t->head, hi = row_hi(c->span, t->row_end - 1);
     for (int i = 0; i < t->n; i++) {
-        struct total *total = &t->total[i];
-        total->o = t->sum + i * a->kv.d_head;
-        state_reset(&total->m, &total->l, total->o, a->kv.d_head);
+        state_reset(&t->total_m[i], &t->total_l[i], t->total_o + i * a->kv.d_head, a->kv.d_head);
     }
     for (int split = t->lo[0] / KV_SPLIT; split * KV_SPLIT < hi; split++) {
         tile_split(call, c, split, t);
     }
     for (int i = 0; i < t->n; i++) {
-        finish(a, t->row + i / heads, t->head + i % heads, &t->total[i]);
+        struct total total = {t->total_m[i], t->total_l[i], t->total_o + i * a->kv.d_head};
+        finish(a, t->row + i / heads, t->head + i % heads, &total);
     }
 }
 

@@ -6,19 +6,20 @@
 #include "kernels/cpu/lanes/lanes.h"
 #include "kernels/kernels.h"
 
-/* Items that go through a split together; two tiles of rows where there are tiles. */
-#define ATTN_GROUP  32
+/* Items that go through a split together, at most. */
+#define ATTN_GROUP  128
 #define SPLIT_PAGES (KV_SPLIT / KV_PAGE)
 
 /* Items [0, n) of one KV head: an item is a query head of a row. Their lo and hi do not descend.
- * With tiles fifteen rows behind the last of q and o are memory that may be read and written.
  * What the split gives for each: the largest score, the sum of e^(s - m), and the sum of those
- * times v. m is -inf, l 0 and o zeros where an item sees none of the split. */
+ * times v; m is -inf and l 0 where an item sees none of the split, and o anything. With tiles the
+ * queries lie as tiles, [n / 16][d_pad / 32] of 16 rows of 32 bf16, and what follows the n-th up to
+ * the next multiple of 16 is memory that may be read, of o fifteen rows that may be written. */
 struct attn_group {
     int n;
-    int tiles;     /* q is for the tile unit */
-    const void *q; /* [n, ldq] f32 padded to k_padded(d_head) with zeros; tiles: bf16 */
-    size_t ldq;
+    int tiles;          /* q is for the tile unit */
+    const void *q;      /* [n, ldq] f32 padded to k_padded(d_head) with zeros; or tiles of bf16 */
+    size_t ldq;         /* of f32 */
     const int *lo, *hi; /* [n] it attends to positions [lo, hi) */
     float *m, *l;       /* [n] */
     float *o;           /* [n, ldo] */
