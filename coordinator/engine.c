@@ -376,7 +376,8 @@ int engine_run_layers(struct engine *e, int end, struct err *err)
 {
     for (;;) {
         int moved = 0, open = 0;
-        if (e->config.pool != NULL) {
+        /* One micro-batch is away or needs nothing of the pool; pool_wait looks for itself. */
+        if (e->config.pool != NULL && e->n_micro > 1) {
             pool_poll(e->config.pool);
         }
         for (int i = 0; i < e->n_micro; i++) {

@@ -454,6 +454,7 @@ int pool_wait(struct pool *pool, int64_t until_ns)
     struct transport *t = pool->config.transport;
     int n = pool_poll(pool);
     while (n == 0 && pool->n_heard == 0 && pool_now(pool) < until_ns) {
+        pool_await(pool);
         t->wait(t->self, next_timer(pool, until_ns));
         n = pool_poll(pool);
     }

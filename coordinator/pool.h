@@ -38,6 +38,10 @@ struct transport {
     int (*recv)(void *self, int *link, struct frames *f);
     /* wait until a message may be there or `until_ns` of the clock has come. */
     void (*wait)(void *self, int64_t until_ns);
+    /* awaited: whether what comes from this link is reason to end a wait (as it is at first). What
+     * comes from one that is not awaited may lie until the wait ends for another reason. NULL:
+     * everything ends it. */
+    void (*awaited)(void *self, int link, int yes);
     /* trouble: why a link does not connect, a line, or NULL. The function may be NULL. */
     const char *(*trouble)(void *self, int link);
     /* offered: the worker of this link would share memory, which the transport may take up or not:

@@ -5,6 +5,7 @@
  *   pool_table.c     the placement made from what the welcomed workers hold
  *   pool_assign.c    what workers are told to hold, and which copies are planned for
  *   pool_call.c      one request: rows gathered, built, sent, answered
+ *   pool_await.c     whose answers end a wait
  *   pool_dispatch.c  one micro-batch's layer: planned, planned again, computed here, finished
  *
  * Nothing recurses: whoever takes a call away from a worker puts it on pool->replan, and
@@ -125,6 +126,9 @@ void pool_choice(struct pool *pool, struct plan_input *in);
 /* pool_settle plans taken calls again, sends what credits allow and computes here what must be,
  * until nothing is left to move. */
 void pool_settle(struct pool *pool);
+
+/* pool_await tells the transport which links' messages a wait is for. */
+void pool_await(struct pool *pool);
 
 /* Links. */
 int link_create(struct pool *pool, const char *endpoint, struct link **out, struct err *err);

@@ -7,7 +7,10 @@
  * worker says things in an order that matters (what it answers before a Ping's answer), so what
  * came through memory is taken before what came by ZeroMQ. When a memory's other side ends without
  * a word its process is dead, and the link is gone at once; when it takes its leave, or writes what
- * cannot be, the link goes on over ZeroMQ. */
+ * cannot be, the link goes on over ZeroMQ.
+ *
+ * A worker rings only where it is awaited: the coordinator sleeps through the first of two replies
+ * that it needs both of, and a CPU that workers share with it goes on computing. */
 #include "base/log.h"
 #include "base/spin.h"
 #include "coordinator/pool.h"
@@ -26,6 +29,7 @@ struct zmq_link {
     struct shm_link *shm; /* NULL: none */
     ev_io bell;
     int up;      /* the worker has taken the memory */
+    int quiet;   /* what it pushes is not waited for: it need not ring */
     int gone;    /* its process has ended: to be told */
     int spoiled; /* never again */
     char endpoint[LIMIT_NAME_BYTES];
@@ -182,11 +186,24 @@ static const char *zmq_via(void *self, int index)
     return index < t->n_link && t->link[index]->up ? "shm" : NULL;
 }
 
-/* shm_ready_any: 1: some link's memory has a message. */
+static int is_awaited(const struct zmq_link *l)
+{
+    return l->up && !l->quiet;
+}
+
+static void zmq_awaited(void *self, int index, int yes)
+{
+    struct transport_zmq *t = self;
+    if (index < t->n_link) {
+        t->link[index]->quiet = !yes;
+    }
+}
+
+/* shm_ready_any: 1: the memory of some link that is waited for has a message. */
 static int shm_ready_any(const struct transport_zmq *t)
 {
     for (int i = 0; i < t->n_link; i++) {
-        if (t->link[i]->up && shm_ready(t->link[i]->shm)) {
+        if (is_awaited(t->link[i]) && shm_ready(t->link[i]->shm)) {
             return 1;
         }
     }
@@ -196,7 +213,7 @@ static int shm_ready_any(const struct transport_zmq *t)
 static int shm_any(const struct transport_zmq *t)
 {
     for (int i = 0; i < t->n_link; i++) {
-        if (t->link[i]->up) {
+        if (is_awaited(t->link[i])) {
             return 1;
         }
     }
@@ -217,7 +234,7 @@ static int shm_park_all(struct transport_zmq *t)
 {
     int ready = 0;
     for (int i = 0; i < t->n_link; i++) {
-        if (t->link[i]->up) {
+        if (is_awaited(t->link[i])) {
             ready |= shm_park(t->link[i]->shm);
         }
     }
@@ -440,6 +457,7 @@ int transport_zmq_create(void *zmq_context, const struct clock *clock, const str
                                       .send = zmq_link_send,
                                       .recv = zmq_recv_any,
                                       .wait = zmq_wait,
+                                      .awaited = zmq_awaited,
                                       .trouble = zmq_trouble,
                                       .offered = zmq_offered,
                                       .via = zmq_via};

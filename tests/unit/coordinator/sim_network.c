@@ -189,10 +189,27 @@ static int sim_recv(void *self, int *link, struct frames *f)
     return 1;
 }
 
+static void sim_awaited(void *self, int link, int yes)
+{
+    struct sim *s = self;
+    s->link[link].quiet = !yes;
+}
+
+/* What has tensors comes as through shared memory: who is not awaited does not ring. */
+static int rings(const struct sim *s)
+{
+    for (int i = 0; i < s->n_inbox; i++) {
+        if (s->inbox[i].frames.n == 1 || !s->link[s->inbox[i].link].quiet) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
 static void sim_wait(void *self, int64_t until)
 {
     struct sim *s = self;
-    while (s->n_inbox == 0 && s->now < until) {
+    while (!rings(s) && s->now < until) {
         int i = sim_next_flight(s);
         if (i < 0 || s->flight[i].at > until) {
             s->now = until;
@@ -210,5 +227,6 @@ struct transport sim_network(struct sim *s)
                               .close = sim_close,
                               .send = sim_send,
                               .recv = sim_recv,
-                              .wait = sim_wait};
+                              .wait = sim_wait,
+                              .awaited = sim_awaited};
 }

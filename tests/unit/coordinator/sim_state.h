@@ -23,7 +23,7 @@ struct flight {
 };
 
 struct sim_link {
-    int open, worker;
+    int open, worker, quiet; /* quiet: its tensors end no wait */
     uint64_t connection;
     int64_t last_at[2]; /* of the last message each way: order is kept */
     uint64_t out[256];  /* calls sent and not answered */
