@@ -92,7 +92,7 @@ int kv_take(struct kv *kv, int n, int32_t *page)
     }
     for (int i = 0; i < n; i++) {
         page[i] = kv->n_free > 0 ? kv->free_page[--kv->n_free] : prefix_evict(kv->prefix);
-        while (page[i] >= kv->n_met) {
+        while (kv->memory != NULL && page[i] >= kv->n_met) {
             meet(kv);
         }
     }

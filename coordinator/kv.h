@@ -18,7 +18,7 @@ struct kv {
     size_t page_bytes; /* K (or V) of one page and layer */
     size_t bytes;
     int n_met; /* pages below it have been handed out, or lie beside one on a huge page */
-    unsigned char *memory; /* [n_layer][2][n_page][page_bytes] */
+    unsigned char *memory; /* [n_layer][2][n_page][page_bytes]; NULL in a simulation */
     int32_t *free_page;    /* stack of [n_free] */
     struct prefix *prefix; /* NULL: pages are not shared */
 };
