@@ -1,13 +1,10 @@
-/* See tok_bpe.h. Three speeds for one result: the word cache; a linear search for the lowest rank
- * in short words, whose arrays fit a few cache lines; a heap in long ones. Words of Chinese are
- * long (a clause has no spaces), so the middle one matters more than in English. */
+/* See tok_bpe.h: the table, words cut into symbols, and the cache of words; tok_merge.c merges. */
 #include "model/tok_bpe.h"
 #include "base/arena.h"
 #include "base/limits.h"
+#include "model/tok_merge.h"
 #include <stdlib.h>
 
-/* Up to this many symbols the linear search wins over the heap (measured on Chinese clauses). */
-#define SHORT_MAX  96
 #define CACHE_BITS 16
 #define CACHE_KEY  30
 #define CACHE_IDS  8
@@ -18,42 +15,6 @@ struct tok_word { /* one cache line */
     int32_t id[CACHE_IDS];
 };
 _Static_assert(sizeof(struct tok_word) == 64, "a cache line");
-
-struct symbol {
-    int32_t id;
-    uint32_t prev, next; /* index; NONE at the ends */
-    uint32_t rank;       /* of the pair (this, next); TOK_NO_RANK: none */
-    int32_t merged;      /* what the pair becomes */
-};
-#define NONE UINT32_MAX
-
-struct tok_symbols {
-    struct symbol *symbol;
-    size_t cap;
-    uint64_t *heap; /* rank << 32 | index; smallest first */
-    size_t n_heap, heap_cap;
-    struct tok_ids ids;
-};
-
-static inline size_t pair_hash(uint64_t pair)
-{
-    uint64_t h = pair * 0x9e3779b97f4a7c15u;
-    return (size_t)(h ^ h >> 32) * 0x85ebca6bu;
-}
-
-static inline uint32_t rank_of(const struct tok_bpe *bpe, int32_t left, int32_t right, int32_t *id)
-{
-    uint64_t pair = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
-    for (size_t i = pair_hash(pair) >> 8 & bpe->mask;; i = (i + 1) & bpe->mask) {
-        const struct tok_merge *m = &bpe->merge[i];
-        if (m->pair == pair) {
-            *id = m->id;
-            return m->rank;
-        }
-        if (m->pair == TOK_NO_PAIR)
-            return TOK_NO_RANK;
-    }
-}
 
 static int merge_resize(struct tok_bpe *bpe, size_t size)
 {
@@ -69,7 +30,7 @@ static int merge_resize(struct tok_bpe *bpe, size_t size)
     for (size_t j = 0; j < old_size; j++) {
         if (old[j].pair == TOK_NO_PAIR)
             continue;
-        size_t i = pair_hash(old[j].pair) >> 8 & bpe->mask;
+        size_t i = tok_pair_hash(old[j].pair) >> 8 & bpe->mask;
         while (merge[i].pair != TOK_NO_PAIR)
             i = (i + 1) & bpe->mask;
         merge[i] = old[j];
@@ -88,7 +49,7 @@ int tok_bpe_init(struct tok_bpe *bpe, const struct tok_vocab *vocab, size_t n_me
     size_t size = 256;
     while (size / 2 < n_merge && size < (size_t)LIMIT_VOCAB * 16)
         size *= 2;
-    bpe->scratch = calloc(1, sizeof *bpe->scratch);
+    bpe->scratch = tok_symbols_create();
     bpe->cache = mem_map(sizeof *bpe->cache << CACHE_BITS);
     if (!bpe->scratch || !bpe->cache || merge_resize(bpe, size))
         return tok_nomem(err);
@@ -97,12 +58,8 @@ int tok_bpe_init(struct tok_bpe *bpe, const struct tok_vocab *vocab, size_t n_me
 
 void tok_bpe_fini(struct tok_bpe *bpe)
 {
-    if (bpe->scratch) {
-        free(bpe->scratch->symbol);
-        free(bpe->scratch->heap);
-        tok_ids_fini(&bpe->scratch->ids);
-        free(bpe->scratch);
-    }
+    tok_symbols_destroy(bpe->scratch);
+    tok_ids_fini(&bpe->word);
     if (bpe->cache)
         mem_unmap(bpe->cache, sizeof *bpe->cache << CACHE_BITS);
     if (bpe->merge)
@@ -120,7 +77,7 @@ int tok_bpe_merge(struct tok_bpe *bpe, int32_t left, int32_t right, int32_t id, 
     if ((bpe->n_merge + 1) * 5 > (bpe->mask + 1) * 3 && merge_resize(bpe, (bpe->mask + 1) * 2))
         return tok_nomem(err);
     uint64_t pair = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
-    size_t i = pair_hash(pair) >> 8 & bpe->mask;
+    size_t i = tok_pair_hash(pair) >> 8 & bpe->mask;
     while (bpe->merge[i].pair != TOK_NO_PAIR && bpe->merge[i].pair != pair)
         i = (i + 1) & bpe->mask;
     bpe->n_merge += bpe->merge[i].pair == TOK_NO_PAIR;
@@ -188,7 +145,7 @@ int tok_bpe_finish(struct tok_bpe *bpe, struct err *err)
         return tok_nomem(err);
     for (int i = 0; i < 1 << 16; i++) {
         int32_t a = bpe->byte_id[i >> 8], b = bpe->byte_id[i & 255], id;
-        bpe->byte_rank[i] = a < 0 || b < 0 ? TOK_NO_RANK : rank_of(bpe, a, b, &id);
+        bpe->byte_rank[i] = a < 0 || b < 0 ? TOK_NO_RANK : tok_rank_of(bpe, a, b, &id);
     }
     return 0;
 }
@@ -248,108 +205,6 @@ static int to_symbols(struct tok_bpe *bpe, const char *p, size_t n, struct tok_i
     return unk ? tok_ids_add(ids, bpe->unk) : 0;
 }
 
-/* merge_short works in place on id[0..n) and returns what is left. rank[i] belongs to (i, i+1). */
-static size_t merge_short(const struct tok_bpe *bpe, int32_t *id, size_t n, const char *bytes)
-{
-    uint32_t rank[SHORT_MAX + 1];
-    int32_t merged = -1;
-    size_t pairs = n ? n - 1 : 0;
-    for (size_t i = 0; i < pairs; i++) {
-        const unsigned char *b = (const unsigned char *)bytes + i;
-        rank[i] =
-            bytes ? bpe->byte_rank[b[0] << 8 | b[1]] : rank_of(bpe, id[i], id[i + 1], &merged);
-    }
-    while (pairs > 0) {
-        uint32_t best = TOK_NO_RANK;
-        for (size_t i = 0; i < pairs; i++)
-            best = rank[i] < best ? rank[i] : best;
-        if (best == TOK_NO_RANK)
-            break;
-        size_t at = 0;
-        while (rank[at] != best)
-            at++;
-        rank_of(bpe, id[at], id[at + 1], &merged);
-        id[at] = merged;
-        memmove(id + at + 1, id + at + 2, (pairs - at - 1) * sizeof *id);
-        memmove(rank + at, rank + at + 1, (pairs - at - 1) * sizeof *rank);
-        pairs--;
-        if (at < pairs)
-            rank[at] = rank_of(bpe, id[at], id[at + 1], &merged);
-        if (at > 0)
-            rank[at - 1] = rank_of(bpe, id[at - 1], id[at], &merged);
-    }
-    return n ? pairs + 1 : 0;
-}
-
-static int heap_push(struct tok_symbols *s, uint64_t key)
-{
-    if (tok_grow((void **)&s->heap, &s->heap_cap, s->n_heap + 1, sizeof *s->heap))
-        return ERR_NOMEM;
-    size_t i = s->n_heap++;
-    for (; i > 0 && s->heap[(i - 1) / 2] > key; i = (i - 1) / 2)
-        s->heap[i] = s->heap[(i - 1) / 2];
-    s->heap[i] = key;
-    return 0;
-}
-
-static uint64_t heap_pop(struct tok_symbols *s)
-{
-    uint64_t top = s->heap[0], key = s->heap[--s->n_heap];
-    size_t i = 0, child;
-    for (; (child = 2 * i + 1) < s->n_heap; i = child) {
-        child += child + 1 < s->n_heap && s->heap[child + 1] < s->heap[child];
-        if (s->heap[child] >= key)
-            break;
-        s->heap[i] = s->heap[child];
-    }
-    s->heap[i] = key;
-    return top;
-}
-
-/* update looks the pair (i, next) up anew and queues it. What the queue still holds of the old pair
- * is recognised by its rank when it comes up. */
-static int update(struct tok_bpe *bpe, struct tok_symbols *s, uint32_t i)
-{
-    struct symbol *a = &s->symbol[i];
-    a->rank =
-        a->next == NONE ? TOK_NO_RANK : rank_of(bpe, a->id, s->symbol[a->next].id, &a->merged);
-    return a->rank == TOK_NO_RANK ? 0 : heap_push(s, (uint64_t)a->rank << 32 | i);
-}
-
-/* merge_long: the same result as merge_short in n log n. */
-static int merge_long(struct tok_bpe *bpe, const struct tok_ids *ids, struct tok_ids *out)
-{
-    struct tok_symbols *s = bpe->scratch;
-    size_t n = ids->n;
-    if (tok_grow((void **)&s->symbol, &s->cap, n, sizeof *s->symbol))
-        return ERR_NOMEM;
-    s->n_heap = 0;
-    for (size_t i = 0; i < n; i++)
-        s->symbol[i] = (struct symbol){ids->id[i], i ? (uint32_t)i - 1 : NONE,
-                                       i + 1 < n ? (uint32_t)i + 1 : NONE, TOK_NO_RANK, -1};
-    for (size_t i = 0; i < n; i++)
-        if (update(bpe, s, (uint32_t)i))
-            return ERR_NOMEM;
-    while (s->n_heap > 0) {
-        uint64_t key = heap_pop(s);
-        struct symbol *a = &s->symbol[(uint32_t)key];
-        if (a->rank != key >> 32)
-            continue;
-        struct symbol *b = &s->symbol[a->next];
-        a->id = a->merged;
-        a->next = b->next;
-        b->rank = TOK_NO_RANK;
-        if (b->next != NONE)
-            s->symbol[b->next].prev = (uint32_t)key;
-        if (update(bpe, s, (uint32_t)key) || (a->prev != NONE && update(bpe, s, a->prev)))
-            return ERR_NOMEM;
-    }
-    for (uint32_t i = 0; i != NONE; i = s->symbol[i].next)
-        if (tok_ids_add(out, s->symbol[i].id))
-            return ERR_NOMEM;
-    return 0;
-}
-
 static int encode_word(struct tok_bpe *bpe, const char *p, size_t n, struct tok_ids *out,
                        struct err *err)
 {
@@ -364,13 +219,13 @@ static int encode_word(struct tok_bpe *bpe, const char *p, size_t n, struct tok_
         if (word->n == n && memcmp(word->key, p, n) == 0)
             return tok_ids_add_n(out, word->id, word->n_id) ? tok_nomem(err) : 0;
     }
-    struct tok_ids *ids = &bpe->scratch->ids;
+    struct tok_ids *ids = &bpe->word;
     if (to_symbols(bpe, p, n, ids))
         return tok_nomem(err);
-    if (ids->n > SHORT_MAX)
-        return merge_long(bpe, ids, out) ? tok_nomem(err) : 0;
+    if (ids->n > TOK_SHORT_MAX)
+        return tok_merge_long(bpe, ids, out) ? tok_nomem(err) : 0;
     bool plain = bpe->vocab->byte_space && bpe->all_bytes;
-    size_t n_id = merge_short(bpe, ids->id, ids->n, plain ? p : NULL);
+    size_t n_id = tok_merge_short(bpe, ids->id, ids->n, plain ? p : NULL);
     if (word && n_id <= CACHE_IDS) {
         word->n = (uint8_t)n;
         word->n_id = (uint8_t)n_id;

@@ -34,6 +34,7 @@ struct tok_bpe {
     uint32_t *byte_rank;   /* byte space: [256 * 256] rank of two bytes */
     bool cut_at_space;     /* no merge crosses into a U+2581, so words may be cut before it */
     struct tok_symbols *scratch;
+    struct tok_ids word; /* scratch: the symbols of the word at hand */
     struct tok_word *cache;
 };
 

@@ -82,6 +82,14 @@ def random_char(rng):
     return chr(c) if not 0xD800 <= c < 0xE000 else "\ufffd"
 
 
+def long_words(rng):
+    """Words of one to many symbols that no splitting cuts short; the merging goes in windows there."""
+    return ["".join(rng.choice(letters) for _ in range(n))
+            for letters in ("a", "=", " ", "ab", "aAbB", "etaoinshrdlu", "abcdefghijklmnopqrstuvwxyz",
+                            "的一是在不了有和人这中大为上个国", "ab的一éñ", "абвгдежзик")
+            for n in (3000, 4200, 9000, 60000)]
+
+
 def random_string(rng, added):
     mode, n, out = rng.randrange(5), rng.choice((1, 3, 8, 20, 60)), []
     block = rng.choice(BLOCKS)
@@ -236,6 +244,7 @@ def main():
             if texts:
                 ok &= compare(name + " corpus", a.tokenize, path, hf, texts)
             ok &= compare(name + " random", a.tokenize, path, hf, strings)
+            ok &= compare(name + " long words", a.tokenize, path, hf, long_words(rng))
     print("all equal" if ok else "NOT EQUAL")
     return 0 if ok else 1
 
