@@ -48,9 +48,7 @@ static int reserve(struct bench *b, int n_page)
     if (!b->span || !b->seq || !b->page || !b->zeros || !b->row || !b->rows || !b->logits ||
         !b->candidates)
         return err_set(b->err, ERR_NOMEM, "no memory to measure %d rows", b->c->rows_max);
-    for (int i = 0; i < n_page; i++)
-        b->page[i] = i;
-    return 0;
+    return kv_take(&b->kv, n_page, b->page);
 }
 
 static int bench_open(struct bench *b)
