@@ -7,11 +7,13 @@ into serialise (gather rows, build messages), wire (round trip less the worker's
 compute. Logits hashes of all runs must be equal: a faster run with other bits is no result.
 
 A way to reach the workers is a transport; `+shm` lets rows pass through shared memory, `+curve` encrypts
-the wire, `@N` sets --spin-us to N on both sides (0: park at once):
+the wire, `@N` sets --spin-us to N on both sides (0: park at once), `/1` and `/2` fix the number of
+micro-batches, which is otherwise found out while it runs:
 
   bench/cluster.py --sigmoe build/release/sigmoe                  # synthesizes OLMoE-1B-7B, 13.8 GB
   bench/cluster.py --sigmoe build/release/sigmoe --layers 4       # a quarter of the layers, quick
   bench/cluster.py --sigmoe build/release/sigmoe --layers 4 --ways tcp,tcp+shm@0,tcp+shm@20,tcp+shm@50
+  bench/cluster.py --sigmoe build/release/sigmoe --layers 4 --batches 1,16 --ways tcp,tcp+curve,tcp+shm,tcp/1,tcp/2
 """
 import argparse
 import json
@@ -29,7 +31,7 @@ def parse():
     p.add_argument("--shape", default="olmoe-1b-7b")
     p.add_argument("--layers", type=int, default=0, help="layers of the synthetic model; 0: all")
     p.add_argument("--workers", type=int, default=2)
-    p.add_argument("--ways", "--transports", default="tcp,tcp+shm", help="how workers are reached: tcp or ipc, then +shm, +curve and @SPIN_US as wanted")
+    p.add_argument("--ways", "--transports", default="tcp,tcp+shm", help="how workers are reached: tcp or ipc, then +shm, +curve, @SPIN_US and /MICRO_BATCHES as wanted")
     p.add_argument("--threads", type=int, default=0, help="of the coordinator; 0: one a CPU")
     p.add_argument("--worker-threads", type=int, default=0, help="of each worker; 0: one a CPU")
     p.add_argument("--batches", default="1,8", help="sequences at once")
@@ -62,17 +64,18 @@ def run(o, model, prompts, where):
 
 
 def options_of(o, way, folder):
-    """The options of `sigmoe run` for tcp, tcp+shm, tcp+curve, tcp+shm+curve@50, ..."""
-    path, _, spin = way.partition("@")
+    """The options of `sigmoe run` for tcp, tcp+shm, tcp+curve, tcp+shm+curve@50/2, ..."""
+    path, _, micro = way.partition("/")
+    path, _, spin = path.partition("@")
     transport, *more = path.split("+")
-    if transport not in ("tcp", "ipc") or not set(more) <= {"shm", "curve"}:
-        sys.exit(f"--ways: {way} is not tcp or ipc, then +shm, +curve and @MICROSECONDS as wanted")
+    if transport not in ("tcp", "ipc") or not set(more) <= {"shm", "curve"} or micro not in ("", "1", "2"):
+        sys.exit(f"--ways: {way} is not tcp or ipc, then +shm, +curve, @MICROSECONDS and /1 or /2 as wanted")
     key = os.path.join(folder, "wire.key")
     if "curve" in more and not os.path.exists(key):
         subprocess.run([o.sigmoe, "keys", "new", key], check=True, capture_output=True)
     return ["--workers", str(o.workers), "--transport", transport,
             *([] if "shm" in more else ["--no-shm"]), *(["--wire-key", key] if "curve" in more else []),
-            "--spin-us", spin or str(o.spin_us)]
+            "--spin-us", spin or str(o.spin_us), "--micro-batches", micro or "0"]
 
 
 def measure(o, model, folder, batch):

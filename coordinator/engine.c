@@ -102,6 +102,7 @@ int engine_create(const struct engine_config *config, struct engine **out, struc
     for (int i = 0; rc == 0 && i < MICRO_MAX; i++) {
         rc = micro_create(&e->forward, c->rows_max, &e->micro[i], err);
     }
+    e->pingpong[0].crowded = e->pingpong[1].crowded = c->crowded;
     if (rc == 0) {
         rc = drafts_init(e, err);
     }

@@ -30,6 +30,7 @@ struct engine_config {
     int waiting_max;               /* 0: 1024 */
     int n_micro;                   /* 1, 2; 0: what measurement says is faster */
     int micro_rows_min;  /* two, before anything is measured, from twice this many rows; 0: 32 */
+    int crowded;         /* the experts' workers compute on this process's CPUs */
     int no_prefix_cache; /* nothing is taken over from earlier sequences */
     /* Off while rows are recorded or traced (guesses are no tokens), and for an experiment (what it
      * does to a row may depend on the rows beside it). */

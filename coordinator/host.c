@@ -63,10 +63,14 @@ static int start_cluster(struct host *h, const struct host_options *o, struct er
     return cluster_start(&c, &h->cluster, err);
 }
 
-/* Are all experts in this process? Then nothing is gained while they are computed. */
-static int is_inside(const struct host_options *o)
+/* Do workers started here compute on the CPUs that the coordinator computes on? Then nothing is
+ * gained while they do. */
+static int is_crowded(const struct host_options *o)
 {
-    return o->workers_at == NULL && o->transport == CLUSTER_INPROC;
+    int64_t cpus = cpu_count(), own = o->threads > 0 ? o->threads : cpus,
+            each = o->worker_threads > 0 ? o->worker_threads : cpus;
+    return o->workers_at == NULL &&
+           (o->transport == CLUSTER_INPROC || own + o->workers * each > cpus);
 }
 
 static int start_engine(struct host *h, const struct host_options *o, int kv_tokens,
@@ -109,7 +113,8 @@ static int start_engine(struct host *h, const struct host_options *o, int kv_tok
                               .waiting_max = waiting_max,
                               .no_prefix_cache = o->no_prefix_cache,
                               .n_micro = (int)o->n_micro,
-                              .micro_rows_min = is_inside(o) ? LIMIT_ROWS : 0,
+                              .micro_rows_min = is_crowded(o) ? LIMIT_ROWS : 0,
+                              .crowded = is_crowded(o),
                               .speculate = o->speculate,
                               .speculate_max = o->speculate_max};
     return engine_create(&c, &h->engine, err);

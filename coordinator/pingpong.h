@@ -2,7 +2,10 @@
  * rows are at the experts; they also read weights twice and make twice the messages. Which wins
  * depends on the hosts, the network and the number of rows, so it is measured: now and then a step
  * of the other kind is made, and is compared with its neighbours in time only, so that slow drifts
- * (longer contexts, a busy host) do not matter. Pure; no clock. */
+ * (longer contexts, a busy host) do not matter. Such looks cost what the other kind takes longer,
+ * so they have a budget: a hundredth of the time of all steps. A look is made when what it will
+ * probably cost is in it, by the ratios known, by those of other numbers of rows, or else by a
+ * guess that depends on whether two could gain at all. Pure; no clock. */
 #ifndef COORDINATOR_PINGPONG_H
 #define COORDINATOR_PINGPONG_H
 
@@ -23,6 +26,10 @@ struct pingpong_bucket {
 
 /* Zeroed: nothing is known. */
 struct pingpong {
+    int crowded;       /* workers compute on our own CPUs: two would gain by chance only */
+    double last_ratio; /* of any number of rows; 0: none yet */
+    double total_ns;   /* of all steps of more than one row */
+    double looking_ns; /* of those, what looks took longer than their neighbours */
     struct pingpong_bucket bucket[PINGPONG_BUCKETS];
 };
 

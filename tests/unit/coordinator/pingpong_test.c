@@ -88,6 +88,35 @@ static void sizes_are_judged_apart_and_one_row_is_never_cut(void **state)
     assert_int_equal(pingpong_choose(&p, 1 << 20, 2), 2); /* nothing known: as told */
 }
 
+/* Sixty steps, as many as a short answer has: what was found out then was not dear, whether the
+ * rows stay, or grow as requests come. */
+static void short_runs_lose_little(void **state)
+{
+    (void)state;
+    static const double ratio[] = {0.8, 1, 1.05, 1.1, 1.3, 1.6, 2};
+    for (size_t r = 0; r < sizeof ratio / sizeof *ratio; r++) {
+        for (int crowded = 0; crowded <= 1; crowded++) {
+            for (int growing = 0; growing <= 1; growing++) {
+                struct pingpong p = {.crowded = crowded};
+                double sum = 0, one = 0;
+                for (uint64_t i = 0; i < 60; i++) {
+                    int n_row = growing ? 2 + (int)i / 2 : 8;
+                    int n = pingpong_choose(&p, n_row, 1);
+                    int64_t ns = cost(i, 1e6 * (8 + n_row), ratio[r], 0.03, n);
+                    pingpong_ran(&p, n_row, n, ns);
+                    sum += (double)ns;
+                    one += (double)cost(i, 1e6 * (8 + n_row), ratio[r], 0.03, 1);
+                }
+                if (one / sum < 0.98) {
+                    fail_msg("two take %.2f as long, crowded %d, growing %d: %.4f of one batch",
+                             ratio[r], crowded, growing, one / sum);
+                }
+                assert_true(ratio[r] > 0.9 || crowded || one / sum > 1.1);
+            }
+        }
+    }
+}
+
 static void times_that_rise_with_the_context_do_not_mislead(void **state)
 {
     (void)state;
@@ -107,6 +136,7 @@ int main(void)
         cmocka_unit_test(the_faster_kind_is_found_and_looking_costs_little),
         cmocka_unit_test(a_network_that_becomes_slow_is_noticed),
         cmocka_unit_test(sizes_are_judged_apart_and_one_row_is_never_cut),
+        cmocka_unit_test(short_runs_lose_little),
         cmocka_unit_test(times_that_rise_with_the_context_do_not_mislead),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
