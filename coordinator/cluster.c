@@ -1,5 +1,5 @@
 /* cluster: see cluster.h. Processes are started before the ZeroMQ context exists (it does not
- * survive a fork), threads after. */
+ * survive a fork), workers of this process after. */
 #include "coordinator/cluster.h"
 
 #include "base/log.h"
@@ -32,10 +32,10 @@ struct cluster {
     void *zmq;
     struct wire_keys *keys; /* NULL: none */
     int n;
-    char **endpoint;               /* [n] */
-    struct worker_thread **thread; /* [n] when inproc */
-    struct spawned *process;       /* [n] when ipc or tcp */
-    char dir[64];                  /* of ipc sockets */
+    char **endpoint;         /* [n] */
+    struct worker **worker;  /* [n] when inproc, on the transport's loop */
+    struct spawned *process; /* [n] when ipc or tcp */
+    char dir[64];            /* of ipc sockets */
     struct transport_zmq *transport;
     struct pool *pool;
     struct local *local;
@@ -61,9 +61,9 @@ static int allocate(struct cluster *c, int n, struct err *err)
 {
     c->n = n;
     c->endpoint = calloc((size_t)n, sizeof *c->endpoint);
-    c->thread = calloc((size_t)n, sizeof *c->thread);
+    c->worker = calloc((size_t)n, sizeof *c->worker);
     c->process = calloc((size_t)n, sizeof *c->process);
-    if (c->endpoint == NULL || c->thread == NULL || c->process == NULL) {
+    if (c->endpoint == NULL || c->worker == NULL || c->process == NULL) {
         return err_set(err, ERR_NOMEM, "no memory for %d workers", n);
     }
     return 0;
@@ -191,9 +191,12 @@ static int start_processes(struct cluster *c, const struct cluster_config *cfg, 
     return rc;
 }
 
-/* ---- threads --------------------------------------------------------------------------------- */
+/* ---- this process ---------------------------------------------------------------------------- */
 
-static int start_threads(struct cluster *c, const struct cluster_config *cfg, struct err *err)
+/* Workers here are run by the loop of the transport that awaits them, so by the thread that would
+ * sleep until they answer, and compute on its team: nobody is woken, and no two teams take turns on
+ * one set of CPUs. */
+static int start_here(struct cluster *c, const struct cluster_config *cfg, struct err *err)
 {
     const struct model_desc *d = &cfg->model->desc;
     uint8_t *held = malloc((size_t)d->n_layer * (size_t)d->n_expert);
@@ -213,12 +216,11 @@ static int start_threads(struct cluster *c, const struct cluster_config *cfg, st
                                    .model = cfg->model,
                                    .precision = cfg->precision,
                                    .kernels = cfg->kernels,
-                                   .n_thread = cfg->worker_threads,
-                                   .spin_us = cfg->spin_us,
+                                   .team = cfg->team,
                                    .held = held};
-        rc = worker_thread_start(&wc, c->zmq, &c->thread[i], err);
+        rc = worker_create(&wc, c->zmq, transport_zmq_loop(c->transport), &c->worker[i], err);
         if (rc == 0) {
-            rc = set_endpoint(c, i, worker_thread_endpoint(c->thread[i]), err);
+            rc = set_endpoint(c, i, worker_endpoint(c->worker[i]), err);
         }
     }
     free(held);
@@ -228,15 +230,27 @@ static int start_threads(struct cluster *c, const struct cluster_config *cfg, st
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-static int connect_pool(struct cluster *c, const struct cluster_config *cfg, struct err *err)
+static int open_transport(struct cluster *c, const struct cluster_config *cfg, struct err *err)
 {
-    int rc = transport_zmq_create(c->zmq, cfg->clock, c->keys, cfg->insecure, &c->transport, err);
+    c->zmq = zmq_ctx_new();
+    if (c->zmq == NULL) {
+        return err_sys(err, ERR_NOMEM, "cannot start ZeroMQ");
+    }
+    int rc = cfg->key_path != NULL ? wire_keys_open(cfg->key_path, NULL, &c->keys, err) : 0;
+    if (rc == 0) {
+        rc = transport_zmq_create(c->zmq, cfg->clock, c->keys, cfg->insecure, &c->transport, err);
+    }
     if (rc == 0) {
         int spin_us = spin_of(cfg);
         transport_zmq_set_spin(c->transport, spin_us < 0 ? SPIN_US : spin_us);
         transport_zmq_set_shm(c->transport, !cfg->no_shm);
-        rc = local_create(cfg->model, cfg->precision, cfg->kernels, cfg->team, &c->local, err);
     }
+    return rc;
+}
+
+static int connect_pool(struct cluster *c, const struct cluster_config *cfg, struct err *err)
+{
+    int rc = local_create(cfg->model, cfg->precision, cfg->kernels, cfg->team, &c->local, err);
     if (rc != 0) {
         return rc;
     }
@@ -280,14 +294,10 @@ int cluster_start(const struct cluster_config *cfg, struct cluster **out, struct
         }
     }
     if (rc == 0) {
-        c->zmq = zmq_ctx_new();
-        rc = c->zmq == NULL ? err_sys(err, ERR_NOMEM, "cannot start ZeroMQ") : 0;
-    }
-    if (rc == 0 && cfg->key_path != NULL) {
-        rc = wire_keys_open(cfg->key_path, NULL, &c->keys, err);
+        rc = open_transport(c, cfg, err);
     }
     if (rc == 0 && cfg->workers_at == NULL && cfg->transport == CLUSTER_INPROC) {
-        rc = start_threads(c, cfg, err);
+        rc = start_here(c, cfg, err);
     }
     if (rc == 0) {
         rc = connect_pool(c, cfg, err);
@@ -306,12 +316,12 @@ void cluster_stop(struct cluster *c)
         return;
     }
     pool_destroy(c->pool);
+    for (int i = 0; c->worker != NULL && i < c->n; i++) {
+        worker_destroy(c->worker[i]);
+    }
     transport_zmq_destroy(c->transport);
     local_destroy(c->local);
     for (int i = 0; i < c->n; i++) {
-        if (c->thread != NULL && c->thread[i] != NULL) {
-            worker_thread_stop(c->thread[i]);
-        }
         if (c->process != NULL) {
             spawn_stop(&c->process[i]);
         }
@@ -326,7 +336,7 @@ void cluster_stop(struct cluster *c)
     if (c->dir[0] != 0) {
         rmdir(c->dir);
     }
-    free(c->thread);
+    free(c->worker);
     free(c->process);
     free(c->endpoint);
     free(c);

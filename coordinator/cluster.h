@@ -1,5 +1,5 @@
-/* cluster: the workers of one run and the pool that speaks to them. Starts what it needs (threads
- * of this process over inproc, or processes of this program over ipc or tcp on loopback) or
+/* cluster: the workers of one run and the pool that speaks to them. Starts what it needs (workers
+ * in this process over inproc, or processes of this program over ipc or tcp on loopback) or
  * connects to workers that already run; stops what it started. */
 #ifndef COORDINATOR_CLUSTER_H
 #define COORDINATOR_CLUSTER_H
@@ -18,13 +18,13 @@ struct cluster_config {
     enum precision precision;
     const struct kernels *kernels;
     const struct clock *clock;
-    struct team *team; /* for experts computed locally */
+    struct team *team; /* for experts computed in this process */
     int n_worker;      /* started here */
     enum cluster_place place;
     enum cluster_transport transport;
     enum replica_choice choice; /* see pool_config */
     int split_rows;
-    int worker_threads, spin_us; /* 0 threads: one a CPU */
+    int worker_threads, spin_us; /* of processes; 0 threads: one a CPU */
     const char *packed_cache;    /* as of --packed-cache, told to processes started; or NULL */
     int no_shm;                  /* rows to workers on this host go by ZeroMQ too */
     const char *workers_at;      /* "tcp://a,tcp://b": connect, start nothing; or NULL */

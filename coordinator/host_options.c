@@ -20,7 +20,7 @@ int host_options_table(struct host_options *o, struct opt *out)
     const struct opt table[] = {
         {"workers", 'w', OPT_INT, &o->workers, "N", "workers to start (1)", 1, LIMIT_WORKERS},
         {"transport", 0, OPT_STR, &o->transport_name, "KIND",
-         "how workers are reached: inproc (threads, default), ipc, tcp", 0, 0},
+         "how workers are reached: inproc (in this process, default), ipc, tcp", 0, 0},
         {"place", 0, OPT_STR, &o->place_name, "HOW",
          "which experts a worker started here holds: contiguous runs (default),\n"
          "colocated (each domain on few workers), spread (each domain over all)",
@@ -37,7 +37,7 @@ int host_options_table(struct host_options *o, struct opt *out)
          "workers of other hosts without keys, on a network that is trusted", 0, 0},
         {"threads", 0, OPT_INT, &o->threads, "N", "of the coordinator; 0: one a CPU", 0, 4096},
         {"worker-threads", 0, OPT_INT, &o->worker_threads, "N",
-         "of each worker started here; 0: one a CPU", 0, 4096},
+         "of each worker process started here; 0: one a CPU", 0, 4096},
         {"spin-us", 0, OPT_INT, &o->spin_us, "US",
          "how long an idle thread spins before it parks; -1: default", -1, 1000000},
         {"no-shm", 0, OPT_FLAG, &o->no_shm, NULL,

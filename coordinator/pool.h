@@ -64,6 +64,9 @@ struct transport *transport_zmq_interface(struct transport_zmq *t);
 void transport_zmq_set_spin(struct transport_zmq *t, int spin_us);
 /* transport_zmq_set_shm: 0: no offer is taken up. */
 void transport_zmq_set_shm(struct transport_zmq *t, int on);
+/* transport_zmq_loop: it runs inside recv and wait, on the caller's thread, and so does what else
+ * is on it. */
+struct ev_loop *transport_zmq_loop(struct transport_zmq *t);
 void transport_zmq_bytes(const struct transport_zmq *t, uint64_t *sent, uint64_t *received);
 void transport_zmq_destroy(struct transport_zmq *t);
 

@@ -485,6 +485,11 @@ struct transport *transport_zmq_interface(struct transport_zmq *t)
     return &t->interface;
 }
 
+struct ev_loop *transport_zmq_loop(struct transport_zmq *t)
+{
+    return t->loop;
+}
+
 void transport_zmq_bytes(const struct transport_zmq *t, uint64_t *sent, uint64_t *received)
 {
     *sent = t->bytes_sent;

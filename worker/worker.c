@@ -359,7 +359,9 @@ static int tables_create(struct worker *w, const struct worker_config *config, s
     w->queue = queue_create(w->shape.n_layer);
     if (!w->held || !w->missing || !w->bufs || !w->peers || !w->queue || batch_reserve(w, 16))
         return err_set(err, ERR_NOMEM, "no memory for a worker's tables");
-    w->team = team_create(config->n_thread, config->spin_us);
+    if (!config->team)
+        w->own_team = team_create(config->n_thread, config->spin_us);
+    w->team = config->team ? config->team : w->own_team;
     if (!w->team)
         return err_set(err, ERR_NOMEM, "the system refuses %d threads; give fewer with --threads",
                        config->n_thread);
@@ -440,7 +442,7 @@ void worker_destroy(struct worker *w)
     wirebuf_pool_destroy(w->bufs);
     compute_destroy(w->compute);
     expert_set_destroy(w->set);
-    team_destroy(w->team);
+    team_destroy(w->own_team);
     free(w->item);
     free(w->missing);
     free(w->held);

@@ -21,6 +21,7 @@ struct worker_config {
     enum precision precision;
     const struct kernels *kernels;
     int n_thread, spin_us;        /* team; 0 threads: one a CPU; spin < 0: default */
+    struct team *team;            /* to compute on, of whoever runs the loop; NULL: its own */
     int credits;                  /* requests a coordinator may have outstanding; 0: 8 */
     int row_limit;                /* rows a request; 0: 4096 */
     const uint8_t *held;          /* [n_layer, n_expert] 0/1: what to load; NULL: everything */
@@ -49,7 +50,7 @@ struct worker_stats {
 };
 void worker_stats_get(const struct worker *w, struct worker_stats *out);
 
-/* worker_thread: a worker on a thread of its own with its own loop, for inproc. Returns once it is
+/* worker_thread: a worker on a thread of its own with its own loop. Returns once it is
  * bound and loaded (or has failed). zmq_context is shared with the coordinator. */
 struct worker_thread;
 int worker_thread_start(const struct worker_config *config, void *zmq_context,

@@ -25,7 +25,7 @@ struct worker {
     ev_check check;
     ev_idle idle;
     ev_timer reaper;
-    struct team *team;
+    struct team *team, *own_team; /* what computes; NULL: it is another's */
     struct expert_set *set;
     struct compute *compute;
     struct wirebuf_pool *bufs;

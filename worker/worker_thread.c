@@ -1,5 +1,5 @@
-/* worker_thread: a worker in the coordinator's process, on a thread and a loop of its own. It is
- * the same worker behind the same messages; inproc:// hands the frames over without a copy. */
+/* worker_thread: a worker on a thread and a loop of its own, for whoever has none to lend: the
+ * measurement of what the wire costs (sigmoe calibrate), tests. */
 #include "worker/worker.h"
 
 #include "proto/sock.h"

@@ -58,8 +58,9 @@ void *aligned_alloc(size_t align, size_t size)
 #define MAX_TOKEN 200
 #define WARM      4
 /* ZeroMQ keeps a frame of more than 33 bytes outside of its 64, so one each for the three frames of
- * a request; and the reply's parsed header is one block. */
-#define ALLOCS_A_CALL 4
+ * a request; and the reply's parsed header is one block. The worker is on this thread too: the
+ * request's parsed header, the frame of its rows. */
+#define ALLOCS_A_CALL 6
 
 struct outcome {
     int n_token, n_done;
