@@ -2,6 +2,7 @@
  * shape, then handed to the noun they speak of: a link, a call, the table. The rest of the pool is
  * in the files that pool_state.h lists. */
 #include "base/log.h"
+#include "base/team.h"
 #include "coordinator/pool_state.h"
 
 #include <inttypes.h>
@@ -45,6 +46,7 @@ int pool_create(const struct pool_config *config, struct pool **out, struct err 
         return err_set(err, ERR_NOMEM, "no memory for a worker pool");
     }
     take_config(pool, config);
+    pool->n_cpu = cpu_count();
     int rc = placement_create(pool->shape.n_layer, pool->shape.n_expert, &pool->table, err);
     if (rc == 0 && !(pool->wirebufs = wirebuf_pool_create())) {
         rc = err_set(err, ERR_NOMEM, "no memory for message buffers");

@@ -313,6 +313,7 @@ void link_on_welcome(struct pool *pool, struct link *l, const struct msg_welcome
     l->peer_epoch = w->epoch;
     l->credits = w->credits;
     l->row_limit = w->row_limit;
+    l->threads = w->threads;
     l->state = LINK_UP;
     l->n_retry = 0;
     l->refused_ns = 0;

@@ -54,7 +54,7 @@ struct link {
     enum link_state state;
     char endpoint[LIMIT_NAME_BYTES], name[LIMIT_NAME_BYTES], numerics[32];
     uint64_t incarnation, peer_epoch, ping_nonce;
-    int credits, row_limit, n_held;
+    int credits, row_limit, threads, n_held;
     uint8_t *held; /* bitmap [n_layer * n_expert], LSB first, as Welcome has it */
     struct call_list sent, queue;
     int64_t heard_ns;     /* last message */
@@ -112,6 +112,7 @@ struct pool {
     struct call_list local;  /* to be computed here */
     struct call_list idle_calls;
     struct dispatch_state *idle_states, *states; /* recycled; and all in use */
+    int n_cpu;                                   /* of this host that we may use */
     int n_done, n_heard; /* dispatches done and messages handled since last told */
     struct pool_stats stats;
 };

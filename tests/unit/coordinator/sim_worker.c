@@ -62,6 +62,7 @@ static void answer_hello(struct sim *s, int link, struct sim_worker *w, const st
                             .dtype = w->ways.dtype,
                             .credits = w->ways.credits,
                             .row_limit = s->config.row_limit,
+                            .threads = s->config.seed % 4 ? 65536 : 1,
                             .held = bits,
                             .held_bytes = (n + 7) / 8};
     struct frames f;
