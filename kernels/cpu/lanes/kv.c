@@ -2,23 +2,46 @@
  * a row of the matrix, of V a k. f32 is copied, bf16 rounded to nearest even; i8 is divided by
  * max |x| / 127 of the row and head and rounded, ties to even, and a row that is not finite has a
  * scale that is not a number. What pads the head is written as zeros; positions of a page other
- * than the rows' own are not touched. */
+ * than the rows' own are not touched, since another thread may be writing them.
+ *
+ * A row of K has an element, or a pair, on every line of its panel. So the rows of one panel are
+ * made first and go to its lines together, and the lines are asked for while rows are made. Roof:
+ * the bytes of the rows; of a single row, those lines. */
 #include "base/limits.h"
 #include "kernels/cpu/lanes/attention.h"
 #include "kernels/cpu/lanes/tail.h"
 #include <math.h>
 
-/* One row of one head as its page holds it: [k_padded(d_head)] of the layout's dtype. */
-struct row {
+/* Up to PANEL rows of one head as their page holds them: [k_padded(d_head)] of the layout's dtype.
+ */
+#define LD_ROW (LIMIT_D_HEAD + K_BLOCK)
+struct rows {
     union {
-        float f32[LIMIT_D_HEAD + K_BLOCK];
-        uint16_t bf16[LIMIT_D_HEAD + K_BLOCK];
-        int8_t i8[LIMIT_D_HEAD + K_BLOCK];
+        uint32_t words[PANEL][LD_ROW]; /* f32, or a pair of bf16 */
+        uint16_t bf16[PANEL][2 * LD_ROW];
+        int8_t i8[PANEL][4 * LD_ROW];
     } x;
-    float scale;
+    float scale[PANEL];
+    int n;
 };
 
-static void quantise(const float *x, size_t d_head, struct row *row)
+/* Sixteen integers within -127..127. */
+INLINE void store_i8(int8_t *out, vec q)
+{
+#if defined(__AVX512F__) && defined(__AVX512BW__)
+    __m128i bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(q));
+    _mm_storeu_si128((__m128i *)(void *)out, bytes);
+#else
+    float f[LANES];
+    v_store(f, q);
+    for (int i = 0; i < LANES; i++) {
+        out[i] = (int8_t)f[i];
+    }
+#endif
+}
+
+/* x to integers and, up to the next sixteen, zeros; returns the scale. */
+static float quantise(const float *x, size_t d_head, int8_t *out)
 {
     vec top = v_zero(), odd = v_zero();
     for (size_t d = 0; d < d_head; d += LANES) {
@@ -26,80 +49,127 @@ static void quantise(const float *x, size_t d_head, struct row *row)
         top = v_max(top, v_abs(v));
         odd = v_fma(v, v_zero(), odd); /* a NaN, from one or from an infinity */
     }
-    row->scale = v_max_lane(top) * (1.0f / 127.0f);
-    int none = !(row->scale > 0.0f), finite = v_sum(odd) == 0.0f;
+    float scale = v_max_lane(top) * (1.0f / 127.0f);
+    int none = !(scale > 0.0f), finite = v_sum(odd) == 0.0f;
     for (size_t d = 0; d < d_head; d += LANES) {
         int c = t_count(d, d_head);
-        float q[LANES] = {0};
+        vec q = v_zero(), most = v_set1(127.0f);
         if (finite && !none) {
-            vec most = v_set1(127.0f), v = v_div(t_load_f32(x + d, c), v_set1(row->scale));
-            v = v_max(v_sub(v_zero(), most), v_min(most, v_round(v)));
-            v_store(q, v);
+            q = v_div(t_load_f32(x + d, c), v_set1(scale));
+            q = v_max(v_sub(v_zero(), most), v_min(most, v_round(q)));
         }
-        for (int i = 0; i < c; i++) {
-            row->x.i8[d + (size_t)i] = (int8_t)q[i];
-        }
+        store_i8(out + d, q);
     }
-    if (!finite) {
-        row->scale = NAN;
-    }
+    return finite ? scale : NAN;
 }
 
-static void row_make(const struct kv_layout *l, const float *x, struct row *row)
+static void row_make(const struct kv_layout *l, const float *x, struct rows *rows, int i)
 {
     size_t d_head = (size_t)l->d_head, size = dtype_bytes(l->dtype);
     size_t pad = (size_t)k_padded(l->d_head) - d_head;
-    memset((char *)&row->x + d_head * size, 0, pad * size);
+    memset((char *)rows->x.words[i] + d_head * size, 0, pad * size);
     if (l->dtype == DTYPE_I8) {
-        quantise(x, d_head, row);
+        rows->scale[i] = quantise(x, d_head, rows->x.i8[i]);
         return;
     }
     for (size_t d = 0; d < d_head; d += LANES) {
         int c = t_count(d, d_head);
-        t_store(&row->x, l->dtype, d, t_load_f32(x + d, c), c);
+        t_store(rows->x.words[i], l->dtype, d, t_load_f32(x + d, c), c);
     }
 }
 
-/* A row of K: position `at` of a page. Pairs of bf16 stay together. */
-static void write_k(const struct kv_layout *l, void *page, int at, const struct row *row)
+/* Column by column: n rows of n_col elements to lines of PANEL. */
+INLINE void words_turn(const struct rows *rows, int n_col, const int n, uint32_t *to)
 {
-    int pad = k_padded(l->d_head), pair = l->dtype == DTYPE_BF16 ? 2 : 1;
-    size_t first = kv_element(l->dtype, pad, at, 0);
-    for (int d = 0; d < pad; d += pair) {
-        size_t to = first + (size_t)(d / pair * pair) * PANEL;
-        if (l->dtype == DTYPE_BF16) {
-            memcpy((uint16_t *)page + to, row->x.bf16 + d, 2 * sizeof row->x.bf16[0]);
-        } else if (l->dtype == DTYPE_I8) {
-            ((int8_t *)page)[to] = row->x.i8[d];
-        } else {
-            ((float *)page)[to] = row->x.f32[d];
+    for (int d = 0; d < n_col; d++, to += PANEL) {
+        for (int i = 0; i < n; i++) {
+            to[i] = rows->x.words[i][d];
         }
     }
 }
 
-/* A row of V: k `at` of a page, sixteen columns a panel. */
-static void write_v(const struct kv_layout *l, void *page, int at, const struct row *row)
+INLINE void bytes_turn(const struct rows *rows, int n_col, const int n, int8_t *to)
 {
-    int pad = k_padded(l->d_head);
+    for (int d = 0; d < n_col; d++, to += PANEL) {
+        for (int i = 0; i < n; i++) {
+            to[i] = rows->x.i8[i][d];
+        }
+    }
+}
+
+/* Rows of K: positions from `at` on, of one panel of a page. Pairs of bf16 stay together. */
+static void write_k(const struct kv_layout *l, void *page, int at, const struct rows *rows)
+{
+    int pad = k_padded(l->d_head), n_col = l->dtype == DTYPE_BF16 ? pad / 2 : pad, n = rows->n;
+    char *to = (char *)page + kv_element(l->dtype, pad, at, 0) * dtype_bytes(l->dtype);
+    if (l->dtype == DTYPE_I8 && n == PANEL) {
+        bytes_turn(rows, n_col, PANEL, (int8_t *)to);
+    } else if (l->dtype == DTYPE_I8) {
+        bytes_turn(rows, n_col, n, (int8_t *)to);
+    } else if (n == PANEL) {
+        words_turn(rows, n_col, PANEL, (uint32_t *)(void *)to);
+    } else {
+        words_turn(rows, n_col, n, (uint32_t *)(void *)to);
+    }
+}
+
+/* Sixteen columns of a pair of k. */
+static void pair_write(uint16_t *to, const uint16_t *even, const uint16_t *odd)
+{
+    for (int i = 0; i < PANEL; i++) {
+        to[2 * i] = even[i];
+        to[2 * i + 1] = odd[i];
+    }
+}
+
+/* The same of one k, which touches nothing of the other. */
+static void half_write(uint16_t *to, const uint16_t *x)
+{
+#if defined(__AVX512F__) && defined(__AVX512BW__)
+    __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)x));
+    _mm512_mask_storeu_epi16(to, 0x55555555u, wide);
+#else
+    for (int i = 0; i < PANEL; i++) {
+        to[2 * i] = x[i];
+    }
+#endif
+}
+
+/* Row i of V, or of bf16 rows i and i + 1 where they are a pair: k `at` of a page, sixteen columns
+ * a panel. Returns how many. */
+static int write_v(const struct kv_layout *l, void *page, int at, const struct rows *rows, int i)
+{
+    int pad = k_padded(l->d_head), pair = l->dtype == DTYPE_BF16 && at % 2 == 0 && i + 1 < rows->n;
     for (int d = 0; d < pad; d += PANEL) {
         size_t to = kv_element(l->dtype, KV_PAGE, d, at);
-        if (l->dtype == DTYPE_BF16) {
-            for (int i = 0; i < PANEL; i++) {
-                ((uint16_t *)page)[to + 2 * (size_t)i] = row->x.bf16[d + i];
-            }
+        if (pair) {
+            pair_write((uint16_t *)page + to, rows->x.bf16[i] + d, rows->x.bf16[i + 1] + d);
+        } else if (l->dtype == DTYPE_BF16) {
+            half_write((uint16_t *)page + to, rows->x.bf16[i] + d);
         } else if (l->dtype == DTYPE_I8) {
-            memcpy((int8_t *)page + to, row->x.i8 + d, PANEL);
+            memcpy((int8_t *)page + to, rows->x.i8[i] + d, PANEL);
         } else {
-            memcpy((float *)page + to, row->x.f32 + d, PANEL * sizeof(float));
+            memcpy((float *)page + to, rows->x.words[i] + d, PANEL * sizeof(float));
         }
+    }
+    return 1 + pair;
+}
+
+static void write_scales(const struct kv_layout *l, void *page, int at, const struct rows *rows)
+{
+    if (l->dtype == DTYPE_I8) {
+        memcpy((char *)page + kv_scale_at(l) + (size_t)at * sizeof(float), rows->scale,
+               (size_t)rows->n * sizeof(float));
     }
 }
 
-static void write_scale(const struct kv_layout *l, void *page, int at, const struct row *row)
+/* The panel of K that holds position `at` will be written. */
+static void panel_ahead(const struct kv_layout *l, const void *page, int at)
 {
-    if (l->dtype == DTYPE_I8) {
-        memcpy((char *)page + kv_scale_at(l) + (size_t)at * sizeof(float), &row->scale,
-               sizeof row->scale);
+    size_t size = dtype_bytes(l->dtype), bytes = (size_t)k_padded(l->d_head) * PANEL * size;
+    const char *p = (const char *)page + (size_t)(at / PANEL) * bytes;
+    for (size_t i = 0; i < bytes; i += 64) {
+        __builtin_prefetch(p + i, 1);
     }
 }
 
@@ -107,18 +177,30 @@ void LANES_NAME(kv_write)(const struct kv_layout *l, void *k_base, void *v_base,
                           const struct attn_span *span, const float *k, size_t ldk, const float *v,
                           size_t ldv)
 {
-    struct row row;
-    int n = (span->end - span->begin) * l->n_kv_head;
-    for (int i = 0; i < n; i++) {
-        size_t r = (size_t)(i / l->n_kv_head);
-        int h = i % l->n_kv_head, pos = span->pos + i / l->n_kv_head, at = pos % KV_PAGE;
-        size_t to = kv_offset(l, page_stride, span->page, pos, h);
-        size_t col = (size_t)h * (size_t)l->d_head;
-        row_make(l, k + r * ldk + col, &row);
-        write_k(l, (char *)k_base + to, at, &row);
-        write_scale(l, (char *)k_base + to, at, &row);
-        row_make(l, v + r * ldv + col, &row);
-        write_v(l, (char *)v_base + to, at, &row);
-        write_scale(l, (char *)v_base + to, at, &row);
+    struct rows rows;
+    int n_row = span->end - span->begin;
+    for (int r = 0; r < n_row; r += rows.n) {
+        int pos = span->pos + r, at = pos % KV_PAGE, left = PANEL - at % PANEL;
+        rows.n = n_row - r < left ? n_row - r : left;
+        for (int h = 0; h < l->n_kv_head; h++) {
+            size_t to = kv_offset(l, page_stride, span->page, pos, h),
+                   col = (size_t)(h * l->d_head);
+            char *k_page = (char *)k_base + to, *v_page = (char *)v_base + to;
+            if (h + 1 < l->n_kv_head) {
+                panel_ahead(l, k_page + kv_head_bytes(l), at);
+            }
+            for (int i = 0; i < rows.n; i++) {
+                row_make(l, k + (size_t)(r + i) * ldk + col, &rows, i);
+            }
+            write_k(l, k_page, at, &rows);
+            write_scales(l, k_page, at, &rows);
+            for (int i = 0; i < rows.n; i++) {
+                row_make(l, v + (size_t)(r + i) * ldv + col, &rows, i);
+            }
+            for (int i = 0; i < rows.n;) {
+                i += write_v(l, v_page, at + i, &rows, i);
+            }
+            write_scales(l, v_page, at, &rows);
+        }
     }
 }
