@@ -17,8 +17,9 @@
 /* Up to two panels: stretches of n_block tiles each. */
 struct tile_panels {
     int cols, n_part, n_block;
-    const unsigned char *b[SPLIT_PAGES]; /* stretches of the first panel */
-    size_t panel;                        /* bytes to the second panel's */
+    const unsigned char *b[SPLIT_PAGES];     /* stretches of the first panel */
+    size_t panel;                            /* bytes to the second panel's */
+    const unsigned char *ahead[SPLIT_PAGES]; /* what comes after each stretch, or NULL */
 };
 
 /* c [up to 32 rows, cols * PANEL] (+)= a times the stretches [part, part_end) of panels. */
@@ -30,15 +31,13 @@ struct tiles {
     int first; /* c starts at zero */
     float *c;
     size_t ldc;
-    const char *ahead; /* to be fetched, as much as is read here; or NULL */
+    int fetch; /* what comes after, meanwhile */
 };
 
-INLINE void tiles_fetch(const char *ahead, size_t bytes)
+INLINE void tiles_fetch(const unsigned char *ahead, size_t bytes)
 {
-    if (ahead) {
-        for (size_t at = 0; at < bytes; at += 64) {
-            __builtin_prefetch(ahead + at, 0, 2);
-        }
+    for (size_t at = 0; at < bytes; at += 64) {
+        __builtin_prefetch(ahead + at, 0, 2);
     }
 }
 
@@ -49,7 +48,6 @@ INLINE void tiles_product(const struct tiles *t, const int rows, const int cols)
     size_t stride = t->ldc * sizeof *t->c, from = t->lda * sizeof *t->a;
     float *c0 = t->c, *c1 = t->c + TILE_DIM * t->ldc;
     const uint16_t *a0 = t->a, *a1 = t->a + t->below;
-    const char *ahead = t->ahead;
     if (t->first) {
         tile_zero(0);
         tile_zero(1);
@@ -68,10 +66,12 @@ INLINE void tiles_product(const struct tiles *t, const int rows, const int cols)
         }
     }
     for (int p = t->part; p < t->part_end; p++) {
-        const unsigned char *b = w->b[p];
+        const unsigned char *b = w->b[p], *ahead = t->fetch ? w->ahead[p] : NULL;
         for (int i = 0; i < w->n_block; i++, b += TILE_SIZE, a0 += t->step, a1 += t->step) {
-            tiles_fetch(ahead, (size_t)cols * TILE_SIZE);
-            ahead = ahead ? ahead + (size_t)cols * TILE_SIZE : NULL;
+            if (ahead) {
+                tiles_fetch(ahead, (size_t)cols * TILE_SIZE);
+                ahead += (size_t)cols * TILE_SIZE;
+            }
             tile_load(4, a0, from);
             tile_load(6, b, TILE_BYTES);
             tile_dp(0, 4, 6);
@@ -114,9 +114,13 @@ static void tiles_run(const struct tiles *t, int n)
 }
 
 /* n_block tiles of an i8 panel as bf16: the even k of a pair and the odd side by side. */
-static void tiles_widen(const unsigned char *w, int n_block, uint16_t *out)
+static void tiles_widen(const unsigned char *w, int n_block, uint16_t *out,
+                        const unsigned char *ahead)
 {
     for (int pair = 0; pair < n_block * TILE_DIM; pair++, w += 2 * PANEL, out += 2 * PANEL) {
+        if (ahead && pair % 2 == 0) {
+            __builtin_prefetch(ahead + (size_t)pair * 2 * PANEL, 0, 2);
+        }
         vec even = sum_load_i8(w), odd = sum_load_i8(w + PANEL);
 #if defined(__AVX512F__) && defined(__AVX512BW__)
         __m512i low = _mm512_srli_epi32(_mm512_castps_si512(even), 16);
@@ -139,20 +143,29 @@ struct tiles_wide {
     _Alignas(64) uint16_t x[2 * TILES_DEEP * PANEL];
 };
 
-/* Panels j and, up to n_panel, j + 1, `panel` bytes apart; stretches [0, n_part) begin at w. */
+/* Panels j and, up to n_panel, j + 1, `panel` bytes apart; stretches [0, n_part) begin at w. Behind
+ * the last panel comes `next`, or NULL. */
 static void tiles_take(struct tile_panels *t, enum dtype dtype, const unsigned char *const *w,
-                       size_t panel, int j, int n_panel, struct tiles_wide *wide)
+                       size_t panel, int j, int n_panel, const unsigned char *next,
+                       struct tiles_wide *wide)
 {
     size_t deep = (size_t)t->n_block * TILE_SIZE;
     t->cols = n_panel - j < 2 ? 1 : 2;
     t->panel = dtype == DTYPE_I8 ? deep * (size_t)t->n_part : panel;
     for (int i = 0; i < t->n_part; i++) {
         const unsigned char *from = w[i] + (size_t)j * panel;
-        t->b[i] = dtype == DTYPE_I8 ? (const unsigned char *)wide->x + (size_t)i * deep : from;
-        for (int col = 0; dtype == DTYPE_I8 && col < t->cols; col++) {
-            size_t to = (size_t)col * t->panel + (size_t)i * deep;
-            tiles_widen(from + (size_t)col * panel, t->n_block, wide->x + to / sizeof *wide->x);
+        t->ahead[i] = j + 2 < n_panel ? from + 2 * panel : next;
+        if (dtype != DTYPE_I8) {
+            t->b[i] = from;
+            continue;
         }
+        t->b[i] = (const unsigned char *)wide->x + (size_t)i * deep;
+        for (int col = 0; col < t->cols; col++) {
+            size_t to = (size_t)col * t->panel + (size_t)i * deep, at = (size_t)col * panel;
+            tiles_widen(from + at, t->n_block, wide->x + to / sizeof *wide->x,
+                        t->ahead[i] ? t->ahead[i] + at : NULL);
+        }
+        t->ahead[i] = NULL;
     }
 }
 
@@ -163,7 +176,7 @@ static void tiles_scores(const struct pass *p, int i, const void *ahead)
     struct tile_panels w = {.n_part = 1, .n_block = p->d_pad / K_BLOCK};
     size_t row_tile = (size_t)w.n_block * TILE_DIM * K_BLOCK;
     for (int j = 0; j < KV_PAGE / PANEL; j += 2) {
-        tiles_take(&w, p->dtype, &p->s->k[i], k_panel_bytes(p), j, KV_PAGE / PANEL, &wide);
+        tiles_take(&w, p->dtype, &p->s->k[i], k_panel_bytes(p), j, KV_PAGE / PANEL, ahead, &wide);
         for (int k = 0; k < p->n_part; k++) {
             const struct part *part = &p->part[k];
             if (i < part->page || i >= part->page + part->n_page) {
@@ -179,9 +192,7 @@ static void tiles_scores(const struct pass *p, int i, const void *ahead)
                 .first = 1,
                 .c = p->score + (size_t)part->item * LD_SCORE + i * KV_PAGE + j * PANEL,
                 .ldc = LD_SCORE,
-                .ahead = p->g->n <= TILE_DIM && p->dtype != DTYPE_I8
-                             ? (const char *)ahead + (size_t)j * k_panel_bytes(p)
-                             : NULL};
+                .fetch = k == 0};
             tiles_run(&t, part->n);
         }
     }
@@ -193,7 +204,7 @@ static void tiles_values(const struct pass *p, const struct values *r)
     struct tiles_wide wide;
     struct tile_panels w = {.n_part = p->s->n_page, .n_block = KV_PAGE / K_BLOCK};
     for (int j = 0; j < r->n_panel; j += 2) {
-        tiles_take(&w, p->dtype, r->v, v_panel_bytes(p), j, r->n_panel, &wide);
+        tiles_take(&w, p->dtype, r->v, v_panel_bytes(p), j, r->n_panel, NULL, &wide);
         for (int k = 0; k < r->n_part; k++) {
             const struct part *part = &r->part[k];
             size_t row = (size_t)part->item;
@@ -207,7 +218,8 @@ static void tiles_values(const struct pass *p, const struct values *r)
                               .part_end = part->page + part->n_page,
                               .first = r->first,
                               .c = p->g->o + row * p->g->ldo + (size_t)((r->panel + j) * PANEL),
-                              .ldc = p->g->ldo};
+                              .ldc = p->g->ldo,
+                              .fetch = k == 0};
             tiles_run(&t, part->n);
         }
     }

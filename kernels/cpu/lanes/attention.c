@@ -33,12 +33,14 @@
 #define SPREAD_BELOW 64 /* a span with fewer units than this spreads its splits */
 /* Slots of scratch at most; spans beyond it stay whole. It bounds the scratch of any call. */
 #define SLOT_MAX ((size_t)1 << 17)
-/* The fewest items that use the tile unit. One row of a tile costs as much as sixteen, so a few go
- * by lanes; a unit that is a numerics class of its own computes all. */
+/* The fewest items that use the tile unit. One row of a tile costs as much as sixteen, and i8 is
+ * widened first, so a few go by lanes; a unit that is a numerics class of its own computes all. */
 #if defined(LANES_TILES) && LANES_TILES == 1
-#define TILES_FROM 1
+#define TILES_FROM    1
+#define TILES_FROM_I8 1
 #else
-#define TILES_FROM 5
+#define TILES_FROM    4
+#define TILES_FROM_I8 5
 #endif
 
 /* What all spans of a call share. */
@@ -264,7 +266,8 @@ static void tile_fill(const struct attn *a, const struct attn_span *s, struct wo
     t->n = (t->row_end - t->row) * heads;
     t->ld = (size_t)k_padded(a->kv.d_head) + LANES;
 #if defined(LANES_TILES)
-    t->tiles = a->kv.dtype != DTYPE_F32 && t->n >= TILES_FROM;
+    t->tiles =
+        a->kv.dtype != DTYPE_F32 && t->n >= (a->kv.dtype == DTYPE_I8 ? TILES_FROM_I8 : TILES_FROM);
 #else
     t->tiles = 0;
 #endif
