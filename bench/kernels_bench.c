@@ -41,7 +41,7 @@ struct bench {
     struct ffn_segment seg[N_EXPERT];
     int cpu_time;
     enum dtype dtype; /* of the weights */
-    int group;
+    int group, int_rows;
     const char *only;
     int best;
     int next; /* the matrix or expert that comes next, so that none is met warm */
@@ -84,7 +84,12 @@ static int64_t bench_now(const struct bench *b)
 
 static struct packed weights_at(const struct bench *b, const void *data, int n, int k)
 {
-    return (struct packed){.data = data, .dtype = b->dtype, .n = n, .k = k, .group = b->group};
+    return (struct packed){.data = data,
+                           .dtype = b->dtype,
+                           .n = n,
+                           .k = k,
+                           .group = b->group,
+                           .int_rows = b->int_rows};
 }
 
 static size_t weights_bytes(const struct bench *b, int n, int k)
@@ -281,9 +286,9 @@ static void print_figures(const struct bench *b, struct samples *s, int n_round,
     double read = typical(b, s[READ].rate_bytes, n_round);
     double fma = typical(b, s[FMA].rate_flop, n_round);
     if (!json)
-        printf("%s, %s weights, %d thread%s\n%-12s %10s %8s %10s %9s\n", b->k->name,
-               dtype_name(b->dtype), team_size(b->team), team_size(b->team) == 1 ? "" : "s", "",
-               "us", "GB/s", "GFLOP/s", "of limit");
+        printf("%s, %s weights, %s rows, %d thread%s\n%-12s %10s %8s %10s %9s\n", b->k->name,
+               dtype_name(b->dtype), b->int_rows ? "int8" : "bf16", team_size(b->team),
+               team_size(b->team) == 1 ? "" : "s", "", "us", "GB/s", "GFLOP/s", "of limit");
     for (int i = 0; i < N_LINE; i++) {
         if (!chosen(b, &lines[i]))
             continue;
@@ -292,11 +297,12 @@ static void print_figures(const struct bench *b, struct samples *s, int n_round,
         double us = 1e6 / typical(b, s[i].per_s, n_round);
         double share = fmax(bytes / read, flop / fma);
         if (json)
-            printf("{\"isa\": \"%s\", \"weights\": \"%s\", \"threads\": %d, \"case\": \"%s\", "
+            printf("{\"isa\": \"%s\", \"weights\": \"%s\", \"rows\": \"%s\", \"threads\": %d, "
+                   "\"case\": \"%s\", "
                    "\"us\": %.1f, "
                    "\"gb_s\": %.2f, \"gflop_s\": %.1f, \"of_limit\": %.3f}\n",
-                   b->k->name, dtype_name(b->dtype), team_size(b->team), lines[i].name, us, bytes,
-                   flop, share);
+                   b->k->name, dtype_name(b->dtype), b->int_rows ? "int8" : "bf16",
+                   team_size(b->team), lines[i].name, us, bytes, flop, share);
         else
             printf("%-12s %10.1f %8.2f %10.1f %8.0f%%\n", lines[i].name, us, bytes, flop,
                    100.0 * share);
@@ -326,7 +332,7 @@ int main(int argc, char **argv)
 {
     int64_t threads = 0, rounds = 5;
     int json = 0, n_positional = 0;
-    const char *weights = "bf16";
+    const char *weights = "bf16", *rows = "int8";
     static struct bench b = {.only = ""};
     const struct opt opts[] = {
         {"threads", 't', OPT_INT, &threads, "N", "threads; default: 1, then all CPUs", 0, 1024},
@@ -334,6 +340,8 @@ int main(int argc, char **argv)
          MAX_ROUND},
         {"weights", 'w', OPT_STR, &weights, "KIND",
          "bf16 (default), int8 (groups of 128), int4 (of 32)", 0, 0},
+        {"rows", 0, OPT_STR, &rows, "KIND",
+         "rows that meet int8 and int4: int8 (default) or bf16, as they come", 0, 0},
         {"only", 0, OPT_STR, &b.only, "TEXT", "cases whose name holds it: 'ffn', 'matmul 16'", 0,
          0},
         {"best", 0, OPT_FLAG, &b.best, NULL, "the best of the rounds instead of the median", 0, 0},
@@ -357,6 +365,9 @@ int main(int argc, char **argv)
     b.group = b.dtype == DTYPE_I8 ? 128 : b.dtype == DTYPE_I4 ? 32 : 0;
     if (rc == 0 && b.group == 0 && strcmp(weights, "bf16") != 0)
         rc = err_set(&err, ERR_USAGE, "--weights '%s': give bf16, int8 or int4", weights);
+    if (rc == 0 && strcmp(rows, "int8") != 0 && strcmp(rows, "bf16") != 0)
+        rc = err_set(&err, ERR_USAGE, "--rows '%s': give int8 or bf16", rows);
+    b.int_rows = b.group && strcmp(rows, "int8") == 0;
     if (rc == 0)
         rc = kernels_open(&b.k, &err);
     if (rc == 0 && bench_init(&b))

@@ -43,7 +43,7 @@ static uint32_t xcr0(void)
 }
 
 struct cpu_bits {
-    uint32_t ecx1, ebx7, edx7, eax71, xcr0;
+    uint32_t ecx1, ebx7, ecx7, edx7, eax71, xcr0;
 };
 
 static int cpu_bits_read(struct cpu_bits *bits)
@@ -55,6 +55,7 @@ static int cpu_bits_read(struct cpu_bits *bits)
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d))
         return 0;
     bits->ebx7 = b;
+    bits->ecx7 = c;
     bits->edx7 = d;
     bits->eax71 = a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) ? a : 0;
     bits->xcr0 = xcr0();
@@ -73,7 +74,8 @@ static int cpu_has(enum isa isa)
         return isa == ISA_PORTABLE;
     int avx2 = has_all(bits.ecx1, bit_AVX | bit_FMA | bit_F16C) && has_all(bits.ebx7, bit_AVX2) &&
                has_all(bits.xcr0, XCR0_AVX);
-    int avx512 = avx2 && has_all(bits.xcr0, XCR0_AVX512) &&
+    /* The first CPUs with AVX-512 have no VNNI: they go by AVX2. */
+    int avx512 = avx2 && has_all(bits.xcr0, XCR0_AVX512) && has_all(bits.ecx7, bit_AVX512VNNI) &&
                  has_all(bits.ebx7, bit_AVX512F | bit_AVX512BW | bit_AVX512VL | bit_AVX512DQ);
     /* CPUID.7.0:EDX: bit 24 AMX-TILE, bit 22 AMX-BF16; 7.1:EAX: bit 5 AVX512-BF16, which every CPU
      * with tiles has. */

@@ -13,6 +13,16 @@
  * DAZ=FTZ=1, RNE, and their sum is added to the destination); a start-up check holds a real AMX
  * unit against it before it is used. Reductions other than matmul run over 16 fixed lanes (vec.h).
  *
+ * THE INTEGER SUM. Where integer weights ask for it (packed.int_rows), the bf16 row that meets them
+ * is made integers first, a ROW_GROUP of k at a time (the last may be short): top = max |x|, q = x
+ * * (127 / top) to the nearest, ties to even, sx = top / 127, each operation one rounding of f32. A
+ * top below 2^-118 gives q = 0 and sx = 0; one that is not finite q = 0 and sx = NaN. k is cut at
+ * multiples of the weights' group and of ROW_GROUP into parts, and d = sum of q * w over a part is
+ * exact in any order: |d| < 2^24. Within a ROW_GROUP, parts ascending, g = fma(sw, d, g) from zero,
+ * sw the scale of the part's weights; then c = fma(sx, g, c), c starting at 0; a bias is added at
+ * the end. Everything that rounds is in order and everything out of order is exact, so again a row
+ * has the same bits on every instruction set, in any company.
+ *
  * Every thread that calls a kernel has called team_flush_denormals() (base/team.h does).
  *
  * The same source (kernels/cpu/lanes) is compiled once for each instruction set; the table below is
@@ -31,6 +41,8 @@ enum isa { ISA_PORTABLE, ISA_AVX2, ISA_AVX512, ISA_AMX, ISA_COUNT };
 #define K_BLOCK 32
 /* Columns a panel: the unit of the packed layout. */
 #define PANEL 16
+/* k of a row that share a scale in THE INTEGER SUM. */
+#define ROW_GROUP 128
 
 static inline int k_padded(int k)
 {
@@ -123,7 +135,7 @@ enum act {
 };
 
 /* One expert: y = down(act(gate x, up x)). gate.data NULL: a plain MLP, y = down(act(up x)). gate
- * and up are of one dtype and group; down may be of another, with the same row_dtype. */
+ * and up are of one dtype, group and int_rows; down may be of another, with the same row_dtype. */
 struct ffn_weights {
     struct packed gate, up, down;                 /* [d_ff, d], [d_ff, d], [d, d_ff] */
     const float *gate_bias, *up_bias, *down_bias; /* f32 or NULL */

@@ -14,7 +14,7 @@ endfunction()
 # Portable code hands vectors of the compiler between its own inline functions; no ABI is involved.
 kernels_lanes(portable -Wno-psabi)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
-  set(avx512_flags -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
+  set(avx512_flags -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c
       -mprefer-vector-width=512)
   kernels_lanes(avx2 -mavx2 -mfma -mf16c)
   kernels_lanes(avx512 ${avx512_flags})

@@ -21,10 +21,10 @@
 #define TILES_UNIT    32 /* panels a unit */
 #define TILES_GATHER  (8 * K_BLOCK)
 
-/* Few rows of a kind go by lanes. */
-INLINE int by_tiles(enum dtype dtype, int n_row)
+/* Few rows of a kind go by lanes, and so do rows made integers. */
+INLINE int by_tiles(const struct packed *w, int n_row)
 {
-    return dtype == DTYPE_BF16 && n_row >= LANES_TILES;
+    return row_dtype(w) == DTYPE_BF16 && !w->int_rows && n_row >= LANES_TILES;
 }
 
 /* Rows that fit the scratch at full depth; 0: not even a pair of tiles. */
@@ -36,8 +36,8 @@ INLINE int tiles_fit(int k_pad)
 
 INLINE struct gemm_cut tiles_cut(const struct packed *w, int few_panels, int n_row)
 {
-    if (!by_tiles(row_dtype(w), n_row))
-        return lanes_cut(few_panels, n_row);
+    if (!by_tiles(w, n_row))
+        return lanes_cut(w, few_panels, n_row);
     int fit = tiles_fit(k_padded(w->k));
     return (struct gemm_cut){.rows = fit ? fit : TILES_MAX,
                              .panels = TILES_PANELS,
@@ -162,7 +162,11 @@ static void tiles_gather(const struct gemm_rows *rows, int k0, int n_k, unsigned
 static void tiles_arrange(struct gemm_rows *rows, const struct packed *w)
 {
     int k_pad = k_padded(w->k);
-    rows->arranged = by_tiles(rows->dtype, rows->n) && tiles_fit(k_pad) > 0;
+    if (!by_tiles(w, rows->n)) {
+        lanes_arrange(rows, w);
+        return;
+    }
+    rows->arranged = tiles_fit(k_pad) > 0;
     if (rows->arranged)
         tiles_gather(rows, 0, k_pad, rows->scratch);
 }
@@ -203,7 +207,7 @@ INLINE void tiles_some(struct tiles *t, int n_row, int n_panel)
 static void gemm_tiles(const struct gemm_rows *rows, const struct packed *w,
                        const unsigned char *const *panel, int n_panel, float *c, size_t ldc)
 {
-    if (!by_tiles(rows->dtype, rows->n)) {
+    if (!by_tiles(w, rows->n)) {
         gemm_lanes(rows, w, panel, n_panel, c, ldc);
         return;
     }

@@ -22,7 +22,7 @@ struct gemm_rows {
     int n;
     enum dtype dtype;
     unsigned char *scratch; /* [GEMM_SCRATCH] of gemm_arrange */
-    int arranged;           /* scratch holds the rows as tiles */
+    int arranged;           /* scratch holds the rows as tiles or integers */
 };
 
 /* How a product of so many rows by a matrix is cut. A unit of work is unit_rows by unit_panels; in
@@ -47,6 +47,9 @@ struct gemm_cut {
 /* Up to this many rows weights are read about once, whatever is done. */
 #define FEW_ROWS      8
 #define GEMM_X_FLOATS (LANES_ROWS * (CHUNK_REUSED + LANES))
+/* Rows made integers: 48 of 4096 k. */
+#define INT_SCRATCH ((size_t)256 << 10)
+#define INT_UNIT    16 /* panels a unit of many rows */
 
 #if defined(__AVX512F__) && defined(__AVX512BW__)
 #define PART_LANES 16
@@ -269,6 +272,8 @@ INLINE void gemm_dtype(const struct gemm_rows *rows, int k_pad, const unsigned c
 
 #include "kernels/cpu/lanes/gemm_quant.h"
 
+#include "kernels/cpu/lanes/gemm_int.h"
+
 /* gemm_lanes: rows->n <= LANES_ROWS, n_panel <= GEMM_PANELS; panel[i] points at k = 0 of a panel of
  * w, or of another matrix of its dtype, depth and group. c [rows->n, ldc], ldc >= n_panel * PANEL.
  */
@@ -278,10 +283,16 @@ static void gemm_lanes(const struct gemm_rows *rows, const struct packed *w,
     int k_pad = k_padded(w->k);
     switch (w->dtype) {
     case DTYPE_I8:
-        gemm_quant(rows, w, panel, n_panel, c, ldc, DTYPE_I8);
+        if (w->int_rows)
+            gemm_int(rows, w, panel, n_panel, c, ldc, DTYPE_I8);
+        else
+            gemm_quant(rows, w, panel, n_panel, c, ldc, DTYPE_I8);
         break;
     case DTYPE_I4:
-        gemm_quant(rows, w, panel, n_panel, c, ldc, DTYPE_I4);
+        if (w->int_rows)
+            gemm_int(rows, w, panel, n_panel, c, ldc, DTYPE_I4);
+        else
+            gemm_quant(rows, w, panel, n_panel, c, ldc, DTYPE_I4);
         break;
     case DTYPE_BF16:
         gemm_dtype(rows, k_pad, panel, n_panel, c, ldc, DTYPE_BF16);
@@ -291,15 +302,33 @@ static void gemm_lanes(const struct gemm_rows *rows, const struct packed *w,
     }
 }
 
+/* Rows that a unit makes integers, which are worth as many panels as leave units enough. */
+INLINE struct gemm_cut ints_cut(const struct packed *w, int few_panels, int n_row)
+{
+    int fit = min_int(ints_fit(k_padded(w->k)), LANES_ROWS);
+    return (struct gemm_cut){.rows = fit ? fit : LANES_ROWS,
+                             .panels = LANES_PANELS,
+                             .unit_rows = 2 * LANES_ROWS,
+                             .unit_panels = n_row <= FEW_ROWS ? 2 * few_panels : INT_UNIT};
+}
+
 /* Few rows read each weight once, so a unit is few panels: streams from memory, and units enough
  * for many threads. */
-INLINE struct gemm_cut lanes_cut(int few_panels, int n_row)
+INLINE struct gemm_cut lanes_cut(const struct packed *w, int few_panels, int n_row)
 {
     int few = n_row <= FEW_ROWS;
+    if (w->int_rows)
+        return ints_cut(w, few_panels, n_row);
     return (struct gemm_cut){.rows = LANES_ROWS,
                              .panels = few ? few_panels : LANES_PANELS,
                              .unit_rows = 2 * LANES_ROWS,
                              .unit_panels = few ? few_panels : LANES_PANELS};
+}
+
+INLINE void lanes_arrange(struct gemm_rows *rows, const struct packed *w)
+{
+    if (w->int_rows)
+        ints_arrange(rows, w);
 }
 
 #if defined(LANES_TILES)
@@ -314,20 +343,12 @@ INLINE struct gemm_cut lanes_cut(int few_panels, int n_row)
 #define GEMM_ALIGN 4096
 #else
 #define gemm         gemm_lanes
-#define GEMM_SCRATCH 64
+#define gemm_cut_of  lanes_cut
+#define gemm_arrange lanes_arrange
+#define GEMM_SCRATCH INT_SCRATCH
 #define GEMM_ALIGN   64
-INLINE struct gemm_cut gemm_cut_of(const struct packed *w, int few_panels, int n_row)
-{
-    (void)w;
-    return lanes_cut(few_panels, n_row);
-}
 INLINE void gemm_begin(void) {}
 INLINE void gemm_end(void) {}
-INLINE void gemm_arrange(struct gemm_rows *rows, const struct packed *w)
-{
-    (void)rows;
-    (void)w;
-}
 #endif
 
 /* Panel j of a packed matrix, at k = 0. */

@@ -196,6 +196,39 @@ static inline float sum32_quant(const uint16_t *x, const float *w, const float *
     return c;
 }
 
+/* One ROW_GROUP of a row as THE INTEGER SUM has it. */
+static inline float int_group_plain(const uint16_t *x, int n, int *q)
+{
+    float top = 0.0f;
+    int finite = 1;
+    for (int i = 0; i < n; i++) {
+        float v = fabsf(bf16_to_f32(x[i]));
+        finite &= isfinite(v) != 0;
+        top = v > top ? v : top;
+    }
+    for (int i = 0; i < n; i++)
+        q[i] = finite && top >= 0x1p-118f ? (int)nearbyintf(bf16_to_f32(x[i]) * (127.0f / top)) : 0;
+    return !finite ? NAN : top < 0x1p-118f ? 0.0f : top / 127.0f;
+}
+
+/* THE INTEGER SUM of kernels.h, word for word. */
+static inline float int_sum(const uint16_t *x, const float *w, const float *scale, int k, int group)
+{
+    float c = 0.0f;
+    for (int k0 = 0; k0 < k; k0 += ROW_GROUP) {
+        int q[ROW_GROUP], n = k - k0 < ROW_GROUP ? k - k0 : ROW_GROUP;
+        float sx = int_group_plain(x + k0, n, q), g = 0.0f;
+        for (int i = 0; i < n;) {
+            int part = (k0 + i) / group, d = 0;
+            for (; i < n && (k0 + i) / group == part; i++)
+                d += q[i] * (int)w[k0 + i];
+            g = fmaf(scale[part], (float)d, g);
+        }
+        c = fmaf(sx, g, c);
+    }
+    return c;
+}
+
 /* The same product in double, and the sum of magnitudes that bounds its f32 error. */
 static inline double sum_double(const void *x, enum dtype dtype, const float *w, int k, double *mag)
 {

@@ -1,0 +1,269 @@
+/* int_rows: rows made integers against integer weights. Every instruction set against THE INTEGER
+ * SUM in plain C, bit for bit, whatever the group, the size, the company and the cut into units;
+ * rows that are nothing, tiny or not finite; and how far it is from the product of the rows as they
+ * came. */
+#include "matrix.h"
+
+#include "base/team.h"
+
+struct product {
+    enum dtype dtype;
+    int n, k, group, n_row;
+};
+
+/* Units one by one, from the last on. */
+static void run(const struct kernels *f, const struct packed *w, const void *x, size_t ldx,
+                int n_row, float *y)
+{
+    struct matmul m = {.x = x,
+                       .ldx = ldx,
+                       .n_row = n_row,
+                       .w = w,
+                       .y = y,
+                       .y_dtype = DTYPE_F32,
+                       .ldy = (size_t)w->n};
+    for (int i = f->matmul_units(&m) - 1; i >= 0; i--)
+        f->matmul(&m, i, i + 1);
+}
+
+static void weights_make_int(struct quant_weights *q, uint64_t stream, const struct product *p)
+{
+    weights_make_quant(q, stream, p->dtype, p->n, p->k, p->group);
+    q->w.packed.int_rows = 1;
+}
+
+static void weights_drop(struct quant_weights *q)
+{
+    free(q->scale);
+    weights_free(&q->w);
+}
+
+static void check(const struct product *p, uint64_t stream)
+{
+    const struct kernels *table[MAX_TABLE];
+    int n_table = tables_get(table);
+    struct quant_weights q;
+    struct guard gx;
+    size_t ldx = (size_t)k_padded(p->k) + 32, bytes = (size_t)(p->n_row * p->n) * sizeof(float);
+    weights_make_int(&q, stream, p);
+    const uint16_t *x = rows_make(&gx, stream + 1, DTYPE_BF16, p->n_row, p->k, ldx);
+    float *want = malloc(bytes);
+    for (int r = 0; r < p->n_row; r++)
+        for (int j = 0; j < p->n; j++)
+            want[r * p->n + j] = int_sum(x + (size_t)r * ldx, q.w.plain + (size_t)j * (size_t)p->k,
+                                         q.scale + j * q.n_group, p->k, p->group);
+    for (int t = 0; t < n_table; t++) {
+        struct guard gy;
+        float *y = guard_alloc(&gy, bytes);
+        run(table[t], &q.w.packed, x, ldx, p->n_row, y);
+        if (memcmp(y, want, bytes) != 0)
+            fail_msg("%s: n %d, k %d, %d rows, %s, groups of %d", table[t]->name, p->n, p->k,
+                     p->n_row, dtype_name(p->dtype), p->group);
+        guard_free(&gy);
+    }
+    free(want);
+    guard_free(&gx);
+    weights_drop(&q);
+}
+
+static void products_have_the_bits_of_the_integer_sum_on_every_isa(void **state)
+{
+    (void)state;
+    static const int odd_n[] = {1, 7, 16, 17, 33, 64, 100},
+                     odd_k[] = {1, 31, 33, 100, 129, 172, 300, 1000};
+    static const int group[] = {32, 64, 96, 128, 160, 224, 256};
+    for (int i = 0; i < 70 / SHARE; i++) {
+        uint64_t at = (uint64_t)i * 8;
+        struct product p = {.dtype = i % 2 ? DTYPE_I8 : DTYPE_I4,
+                            .n = odd_n[pick(4, at, 0, 6)],
+                            .k = odd_k[pick(4, at + 1, 0, 7)],
+                            .group = group[pick(4, at + 2, 0, 6)],
+                            .n_row = pick(4, at + 3, 1, 70)};
+        check(&p, 21000 + (uint64_t)i * 4);
+    }
+}
+
+static void every_row_count_has_the_bits_of_the_integer_sum(void **state)
+{
+    (void)state;
+    for (int n_row = 1; n_row <= 70; n_row += SHARE) {
+        struct product p = {n_row % 2 ? DTYPE_I8 : DTYPE_I4, 50, 200, n_row % 3 ? 32 : 128, n_row};
+        check(&p, 24000 + (uint64_t)n_row * 4);
+    }
+}
+
+/* More rows than a unit takes, more k than a chunk, than rows of a whole cut fit a scratch, and
+ * than one row does. */
+static void large_products_have_the_bits_of_the_integer_sum(void **state)
+{
+    (void)state;
+    static const struct product p[] = {
+        {DTYPE_I8, 40, 200, 128, 300}, {DTYPE_I4, 33, 600, 32, 280},
+        {DTYPE_I8, 18, 17000, 96, 20}, {DTYPE_I4, 17, 5000, 256, 130},
+        {DTYPE_I8, 3, 280000, 160, 3}, {DTYPE_I4, 2, 270000, 32, 2}};
+    for (size_t i = 0; i < sizeof p / sizeof *p; i++)
+        check(&p[i], 27000 + (uint64_t)i * 4);
+}
+
+static void a_row_has_the_same_bits_alone_and_in_company(void **state)
+{
+    (void)state;
+    enum { N = 83, K = 555, ROWS = 69, LD = 576 };
+    const struct kernels *table[MAX_TABLE];
+    int n_table = tables_get(table);
+    static float together[ROWS * N], alone[N];
+    for (int t = 0; t < 2 * n_table; t++) {
+        struct quant_weights q;
+        struct guard gx;
+        struct product p = {t % 2 ? DTYPE_I8 : DTYPE_I4, N, K, t % 2 ? 128 : 32, ROWS};
+        weights_make_int(&q, 41, &p);
+        const uint16_t *x = rows_make(&gx, 42, DTYPE_BF16, ROWS, K, LD);
+        run(table[t / 2], &q.w.packed, x, LD, ROWS, together);
+        for (int r = 0; r < ROWS; r++) {
+            run(table[t / 2], &q.w.packed, x + r * LD, LD, 1, alone);
+            assert_memory_equal(alone, together + r * N, sizeof alone);
+        }
+        guard_free(&gx);
+        weights_drop(&q);
+    }
+}
+
+/* Rows that hold nothing, only denormals, the least and the most that counts, and what is not
+ * finite, in one group of three. A group that is not finite makes the result NaN, and no other row
+ * feels it. */
+static void odd_rows_are_zero_or_nan_and_never_more(void **state)
+{
+    (void)state;
+    enum { N = 37, K = 300, LD = 320, ROWS = 9 };
+    static const uint16_t fill[ROWS] = {0x0000, 0x8000, 0x0001, 0x047f, 0x0480,
+                                        0x7f7f, 0x7f80, 0xff80, 0x7fc1};
+    const struct kernels *table[MAX_TABLE];
+    int n_table = tables_get(table);
+    static _Alignas(64) uint16_t x[ROWS * LD];
+    struct product p = {DTYPE_I8, N, K, 96, ROWS};
+    struct quant_weights q;
+    float y[ROWS * N];
+    weights_make_int(&q, 51, &p);
+    for (int r = 0; r < ROWS; r++)
+        for (int i = ROW_GROUP; i < 2 * ROW_GROUP; i++)
+            x[r * LD + i] = i % 5 ? 0 : fill[r];
+    for (int t = 0; t < n_table; t++) {
+        run(table[t], &q.w.packed, x, LD, ROWS, y);
+        for (int r = 0; r < ROWS; r++) {
+            for (int j = 0; j < N; j++) {
+                float v = y[r * N + j],
+                      want = int_sum(x + r * LD, q.w.plain + j * K, q.scale + j * q.n_group, K, 96);
+                assert_true(r < 4 ? v == 0.0f : r < 6 ? memcmp(&v, &want, 4) == 0 : isnan(v) != 0);
+            }
+        }
+    }
+    weights_drop(&q);
+}
+
+/* Half a step of each row group times the weights it meets, and the roundings of f32. */
+static void results_are_within_half_a_step_of_the_rows_as_they_came(void **state)
+{
+    (void)state;
+    enum { N = 64, K = 1000, LD = 1024, ROWS = 6 };
+    for (int d = 0; d < 2; d++) {
+        struct product p = {d ? DTYPE_I8 : DTYPE_I4, N, K, d ? 128 : 32, ROWS};
+        struct quant_weights q;
+        struct guard gx;
+        static float y[ROWS * N];
+        double square = 0, error = 0;
+        weights_make_int(&q, 55 + (uint64_t)d, &p);
+        const uint16_t *x = rows_make(&gx, 56, DTYPE_BF16, ROWS, K, LD);
+        run(kernels_of(ISA_PORTABLE), &q.w.packed, x, LD, ROWS, y);
+        for (int r = 0; r < ROWS; r++) {
+            for (int j = 0; j < N; j++) {
+                double sum = 0, bound = 0, magnitude = 0;
+                for (int k = 0; k < K; k++) {
+                    float top = 0;
+                    for (int i = k / ROW_GROUP * ROW_GROUP; i < K && i / ROW_GROUP == k / ROW_GROUP;
+                         i++)
+                        top = fmaxf(top, fabsf(bf16_to_f32(x[r * LD + i])));
+                    double w = (double)q.w.plain[j * K + k] * q.scale[j * q.n_group + k / p.group];
+                    sum += w * (double)bf16_to_f32(x[r * LD + k]);
+                    magnitude += fabs(w) * (double)top;
+                    bound += fabs(w) * (double)top / 127 * 0.5;
+                }
+                double off = fabs(sum - (double)y[r * N + j]);
+                assert_true(off <= bound + magnitude * 0x1p-20);
+                square += sum * sum;
+                error += off * off;
+            }
+        }
+        print_message("%s: relative error %.4f\n", dtype_name(p.dtype), sqrt(error / square));
+        guard_free(&gx);
+        weights_drop(&q);
+    }
+}
+
+/* The FFN is its products and act_mul, one after the other, its weights of both kinds. */
+static void ffn_has_the_bits_of_its_products(void **state)
+{
+    (void)state;
+    enum { D = 160, FF = 210, ROWS = 61, LD = 160, LDH = 224 };
+    const struct kernels *table[MAX_TABLE];
+    int n_table = tables_get(table);
+    for (int t = 0; t < 2 * n_table; t++) {
+        const struct kernels *f = table[t / 2];
+        enum dtype dtype = t % 2 ? DTYPE_I8 : DTYPE_I4;
+        struct quant_weights gate, up, down;
+        struct guard gx;
+        struct product pu = {dtype, FF, D, 32, ROWS}, pd = {DTYPE_I8, D, FF, 128, ROWS};
+        weights_make_int(&gate, 61, &pu);
+        weights_make_int(&up, 62, &pu);
+        weights_make_int(&down, 63, &pd);
+        const uint16_t *x = rows_make(&gx, 64, DTYPE_BF16, ROWS, D, LD);
+        static float g[ROWS * FF], u[ROWS * FF], want[ROWS * D], y[ROWS * D];
+        static _Alignas(64) uint16_t h[ROWS * LDH], scratch[ROWS * LDH];
+        run(f, &gate.w.packed, x, LD, ROWS, g);
+        run(f, &up.w.packed, x, LD, ROWS, u);
+        memset(h, 0, sizeof h);
+        for (int r = 0; r < ROWS; r++)
+            f->act_mul(ACT_SILU, 0, 0, g + r * FF, u + r * FF, FF, h + r * LDH, DTYPE_BF16);
+        run(f, &down.w.packed, h, LDH, ROWS, want);
+        struct ffn_weights w = {.gate = gate.w.packed, .up = up.w.packed, .down = down.w.packed};
+        struct ffn_segment seg[3] = {{&w, 0, 1}, {&w, 1, 8}, {&w, 8, ROWS}};
+        struct ffn ffn = {.act = ACT_SILU,
+                          .d_model = D,
+                          .d_ff = FF,
+                          .seg = seg,
+                          .n_seg = 3,
+                          .x = x,
+                          .ldx = LD,
+                          .h = scratch,
+                          .y = y,
+                          .y_dtype = DTYPE_F32,
+                          .ldy = D};
+        for (int stage = 0; stage < 2; stage++)
+            f->ffn(&ffn, stage, 0, f->ffn_units(&ffn, stage));
+        assert_memory_equal(y, want, sizeof want);
+        weights_drop(&gate);
+        weights_drop(&up);
+        weights_drop(&down);
+        guard_free(&gx);
+    }
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    team_flush_denormals();
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(products_have_the_bits_of_the_integer_sum_on_every_isa),
+        cmocka_unit_test(every_row_count_has_the_bits_of_the_integer_sum),
+        cmocka_unit_test(large_products_have_the_bits_of_the_integer_sum),
+        cmocka_unit_test(a_row_has_the_same_bits_alone_and_in_company),
+        cmocka_unit_test(odd_rows_are_zero_or_nan_and_never_more),
+        cmocka_unit_test(results_are_within_half_a_step_of_the_rows_as_they_came),
+        cmocka_unit_test(ffn_has_the_bits_of_its_products),
+    };
+    return cmocka_run_group_tests(tests, setup, NULL);
+}
