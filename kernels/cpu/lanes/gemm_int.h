@@ -19,8 +19,9 @@
 #endif
 /* k of a panel that several row tiles find in L1. */
 #define INT_CHUNK 1024
-/* Bytes ahead of the line in hand that a stream from memory is asked for. */
-#define INT_AHEAD 2048
+/* Bytes ahead of the line in hand that a stream from memory is asked for: more than the scales in
+ * front of a panel of int4, so that what follows them is asked for in time too. */
+#define INT_AHEAD 4096
 
 /* Rows as integers; the stretch of k that is held begins at a multiple of ROW_GROUP. */
 struct int_rows {
@@ -174,8 +175,7 @@ struct int_tile {
 
 /* g += sw * d over one part: n_block blocks from k on. */
 INLINE void int_part(const struct int_tile *t, enum dtype dtype, const unsigned char *line, int k,
-                     int n_block, const unsigned char *sw, part *g, const int n_row,
-                     const int ahead)
+                     int n_block, const unsigned char *sw, part *g, const int n_row)
 {
     const int n_sum = INT_SUMS(n_row), line_k = quant_line_k(dtype);
     const int8_t *q = t->q + k;
@@ -191,8 +191,7 @@ INLINE void int_part(const struct int_tile *t, enum dtype dtype, const unsigned 
     for (int b = 0; b < n_block; b++) {
 #pragma GCC unroll 8
         for (int i = 0; i < K_BLOCK / line_k; i++, line += LINE_BYTES, q += line_k) {
-            if (ahead)
-                __builtin_prefetch((const void *)((uintptr_t)line + INT_AHEAD));
+            __builtin_prefetch((const void *)((uintptr_t)line + INT_AHEAD));
             struct lines w = int_lines(line, dtype);
 #pragma GCC unroll 8
             for (int r = 0; r < n_row; r++)
@@ -210,7 +209,7 @@ INLINE void int_part(const struct int_tile *t, enum dtype dtype, const unsigned 
 }
 
 /* c += rows times columns. */
-INLINE void int_tile(const struct int_tile *t, enum dtype dtype, const int n_row, const int ahead)
+INLINE void int_tile(const struct int_tile *t, enum dtype dtype, const int n_row)
 {
     const unsigned char *line = t->line, *sw = t->sw;
     int group_end = (t->k0 / t->group + 1) * t->group - t->k0;
@@ -222,7 +221,7 @@ INLINE void int_tile(const struct int_tile *t, enum dtype dtype, const int n_row
             g[r] = p_zero();
         while (k < end) {
             int stop = min_int(end, group_end), n_block = (stop - k) / K_BLOCK;
-            int_part(t, dtype, line, k, n_block, sw, g, n_row, ahead);
+            int_part(t, dtype, line, k, n_block, sw, g, n_row);
             line += (size_t)n_block * quant_block_bytes(dtype);
             k = stop;
             if (k == group_end) {
@@ -241,10 +240,10 @@ INLINE void int_tile(const struct int_tile *t, enum dtype dtype, const int n_row
 
 #define INT_CASE(rows)                                                                             \
     case rows:                                                                                     \
-        int_tile(t, dtype, rows, ahead);                                                           \
+        int_tile(t, dtype, rows);                                                                  \
         break
 
-INLINE void int_tile_of(const struct int_tile *t, enum dtype dtype, int n_row, const int ahead)
+INLINE void int_tile_of(const struct int_tile *t, enum dtype dtype, int n_row)
 {
     switch (n_row) {
         INT_CASE(1);
@@ -352,10 +351,7 @@ INLINE void int_panel(const struct gemm_rows *rows, const struct int_rows *from,
             t.sx = from->scale + (size_t)r * from->ld_scale + at / ROW_GROUP;
             t.start = from->start + (size_t)r * from->ld_start + at / K_BLOCK;
             t.c = c + (size_t)r * ldc + j * PART_LANES;
-            if (i == 0 && j == 0)
-                int_tile_of(&t, dtype, n, 1);
-            else
-                int_tile_of(&t, dtype, n, 0);
+            int_tile_of(&t, dtype, n);
             r += n;
         }
     }
