@@ -17,7 +17,7 @@
 #include <stdlib.h>
 
 #define WINDOW 4096 /* symbols */
-#define MARGIN 32   /* tokens before a window's end */
+#define MARGIN 8    /* tokens before a window's end */
 #define NONE   UINT32_MAX
 
 struct symbol {
@@ -172,15 +172,15 @@ static uint32_t end_of(const struct chain *c, uint32_t i)
     return c->symbol[i].next != NONE ? c->symbol[i].next : (uint32_t)c->n;
 }
 
-/* put_out appends the window's tokens but for the last `keep`. Returns the symbols they took, or
- * ERR_NOMEM. */
+/* put_out appends the window's tokens but for the last `keep`, or the last half of them. Returns
+ * the symbols they took, or ERR_NOMEM. */
 static int64_t put_out(struct tok_symbols *s, size_t keep, struct tok_ids *out)
 {
     const struct chain *c = &s->window;
     size_t n = 0;
     for (uint32_t i = 0; i != NONE; i = c->symbol[i].next)
         n++;
-    n -= keep < n ? keep : n;
+    n -= keep < n / 2 ? keep : n / 2;
     if (tok_grow((void **)&s->length, &s->length_cap, s->n_token + n, sizeof *s->length))
         return ERR_NOMEM;
     uint32_t at = 0;
