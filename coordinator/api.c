@@ -71,6 +71,7 @@ int api_status_of(const struct err *err)
 {
     return err->code == ERR_USAGE || err->code == ERR_LIMIT ? 400
            : err->code == ERR_AGAIN                         ? 429
+           : err->code == ERR_NET                           ? 503
                                                             : 500;
 }
 

@@ -261,7 +261,7 @@ static int connect_pool(struct cluster *c, const struct cluster_config *cfg, str
                              .transport = transport_zmq_interface(c->transport),
                              .choice = cfg->choice,
                              .split_rows = cfg->split_rows,
-                             .local = local_compute,
+                             .local = cfg->no_local ? NULL : local_compute,
                              .local_user = c->local};
     rc = pool_create(&pc, &c->pool, err);
     if (rc == 0) {

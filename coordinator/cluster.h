@@ -27,6 +27,7 @@ struct cluster_config {
     int worker_threads, spin_us; /* of processes; 0 threads: one a CPU */
     const char *packed_cache;    /* as of --packed-cache, told to processes started; or NULL */
     int no_shm;                  /* rows to workers on this host go by ZeroMQ too */
+    int no_local;                /* what no worker holds fails instead of being computed here */
     const char *workers_at;      /* "tcp://a,tcp://b": connect, start nothing; or NULL */
     const char *key_path;        /* our keys and those of workers started here; NULL: none */
     int insecure;                /* workers of other hosts without keys */

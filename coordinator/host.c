@@ -56,6 +56,7 @@ static int start_cluster(struct host *h, const struct host_options *o, struct er
                                .worker_threads = (int)o->worker_threads,
                                .spin_us = (int)o->spin_us,
                                .no_shm = o->no_shm,
+                               .no_local = o->no_local,
                                .packed_cache = o->packed_cache,
                                .workers_at = o->workers_at,
                                .key_path = o->key,

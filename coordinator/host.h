@@ -24,7 +24,7 @@ struct host_options {
     enum replica_choice choice;
     enum speculate_mode speculate;
     int speculate_max;
-    int no_shm;
+    int no_shm, no_local;
 };
 #define HOST_OPTIONS_MAX 28
 /* host_options_table sets defaults and writes the options' rows to out [HOST_OPTIONS_MAX]; returns

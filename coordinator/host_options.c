@@ -42,6 +42,10 @@ int host_options_table(struct host_options *o, struct opt *out)
          "how long an idle thread spins before it parks; -1: default", -1, 1000000},
         {"no-shm", 0, OPT_FLAG, &o->no_shm, NULL,
          "share no memory with workers on this host: rows go the endpoint's way", 0, 0},
+        {"no-local", 0, OPT_FLAG, &o->no_local, NULL,
+         "never compute experts here that no worker holds any more: requests\n"
+         "that need them fail",
+         0, 0},
         {"precision", 0, OPT_STR, &o->precision_name, "P",
          "bf16 (default), or f32: the reference mode", 0, 0},
         {"kv", 0, OPT_STR, &o->kv_name, "KIND",

@@ -179,19 +179,53 @@ class Ending(Api):
         import tempfile
         cls.tmp = tempfile.TemporaryDirectory(prefix="sigmoe-api-")
         cls.addClassCleanup(cls.tmp.cleanup)
-        cls.folder = make_model(case.SIGMOE, os.path.join(cls.tmp.name, "tiny"))
+        cls.folder = make_model(case.SIGMOE, os.path.join(cls.tmp.name, "tiny"),
+                                max_position_embeddings=32768)
 
-    def test_a_lost_cluster_is_an_event_when_the_stream_has_begun(self):
+    @staticmethod
+    def begin(server, path, ask):
+        """(connection, response) of a stream that has begun."""
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        connection.request("POST", path, json.dumps({
+            "max_tokens": 300, "ignore_eos": True, "stream": True, "temperature": 0, **ask}))
+        response = connection.getresponse()
+        assert response.status == 200 and response.peek(), response.status
+        return connection, response
+
+    @staticmethod
+    def kill_workers(server):
+        for child in server.proc().children():
+            os.kill(child.pid, signal.SIGKILL)
+
+    def test_a_failure_is_an_event_when_the_stream_has_begun(self):
+        asks = {TEXT: {"prompt": PROMPT}, CHAT: {"messages": USER}}
+        with Served(case.SIGMOE, self.folder, "--no-local", "--speculate", "off") as server:
+            begun = [self.begin(server, path, {**asks[path], "n": n, "max_tokens": 20000})
+                     for path in asks for n in (1, 2)]
+            self.kill_workers(server)
+            for connection, response in begun:
+                events = response.read().decode().split("\n\n")
+                connection.close()
+                self.assertEqual(events[-2:], ["data: [DONE]", ""])
+                self.assertIn('"finish_reason":null', events[-4])
+                error = json.loads(events[-3][len("data: "):])["error"]
+                self.assertRegex(error.pop("message"), "held by no worker")
+                self.assertEqual(error, {"type": "unavailable_error", "param": None, "code": 503})
+            for path, ask in asks.items():
+                for stream in (False, True):  # nothing has been sent: a status can be
+                    status, headers, body = server.request("POST", path, json.dumps(
+                        {**ask, "max_tokens": 3, "stream": stream}))
+                    self.assertEqual(status, 503, body)
+                    self.assertIn("Retry-After", headers)
+                    self.assertEqual(json.loads(body)["error"]["type"], "unavailable_error")
+            failed = server.wait_idle()['sigmoe_requests_total{finish_reason="error"}']
+            self.assertEqual(failed, 2 * 3 + 4)
+
+    def test_a_lost_cluster_is_computed_here(self):
         # Workers are gone; the coordinator takes their experts over, so the stream goes on.
         with Served(case.SIGMOE, self.folder) as server:
-            body = json.dumps({"prompt": PROMPT, "max_tokens": 300, "ignore_eos": True,
-                               "stream": True, "temperature": 0})
-            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
-            connection.request("POST", TEXT, body)
-            response = connection.getresponse()
-            response.read(50)
-            for child in server.proc().children():
-                os.kill(child.pid, signal.SIGKILL)
+            connection, response = self.begin(server, TEXT, {"prompt": PROMPT})
+            self.kill_workers(server)
             rest = response.read()
             self.assertTrue(rest.endswith(b"data: [DONE]\n\n"), rest[-200:])
             self.assertIn(b'"finish_reason":"length"', rest)
@@ -202,11 +236,7 @@ class Ending(Api):
 
     def test_the_end_waits_for_streams(self):
         with Served(case.SIGMOE, self.folder) as server:
-            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
-            connection.request("POST", TEXT, json.dumps(
-                {"prompt": PROMPT, "max_tokens": 300, "ignore_eos": True, "stream": True}))
-            response = connection.getresponse()
-            response.read(50)
+            connection, response = self.begin(server, TEXT, {"prompt": PROMPT})
             server.process.send_signal(signal.SIGTERM)
             self.assertTrue(response.read().endswith(b"data: [DONE]\n\n"))
             connection.close()
