@@ -9,7 +9,7 @@
  *   api_job.c      one request under way          api_reply.c  its response, streamed or whole
  *   api_logprobs.c probabilities of tokens        api_tools.c  calls in a model's text
  *   api_status.c   models, health, server_info    api_live.c   /sigmoe/status, the page
- *   api_metrics.c  Prometheus */
+ *   api_metrics.c, api_metrics_vllm.c  Prometheus */
 #ifndef COORDINATOR_API_H
 #define COORDINATOR_API_H
 

@@ -1,29 +1,27 @@
 /* api_metrics: Prometheus text (exposition format 0.0.4). Names are sigmoe_ + base unit, counters
  * end in _total, ratios over time are left to PromQL; series a worker, a worker and layer, a layer
  * and a domain are bounded by the cluster and the model. docs/API.md lists them. */
-#include "coordinator/api.h"
+#include "coordinator/api_metrics.h"
 
 #include <dirent.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-static void family(FILE *f, const char *name, const char *type, const char *help)
+void metric_family(FILE *f, const char *name, const char *type, const char *help)
 {
     fprintf(f, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
 static void one(FILE *f, const char *name, const char *type, const char *help, double value)
 {
-    family(f, name, type, help);
+    metric_family(f, name, type, help);
     fprintf(f, "%s %.17g\n", name, value);
 }
 
-/* A label's value: backslash, quote and line end are escaped. */
-static void label(FILE *f, const char *text)
+void metric_label(FILE *f, const char *text)
 {
     for (; *text != 0; text++) {
         if (*text == '\\' || *text == '"') {
@@ -37,17 +35,43 @@ static void label(FILE *f, const char *text)
     }
 }
 
-static void histogram(FILE *f, const char *name, const char *help, const struct histogram *h)
+static void bucket(FILE *f, const char *name, const char *model, const char *bound, uint64_t n)
+{
+    fprintf(f, "%s_bucket{le=\"%s\"", name, bound);
+    if (model != NULL) {
+        fputs(",model_name=\"", f);
+        metric_label(f, model);
+        fputc('"', f);
+    }
+    fprintf(f, "} %" PRIu64 "\n", n);
+}
+
+static void summary(FILE *f, const char *name, const char *of, const char *model, double value)
+{
+    fprintf(f, "%s%s", name, of);
+    if (model != NULL) {
+        fputs("{model_name=\"", f);
+        metric_label(f, model);
+        fputs("\"}", f);
+    }
+    fprintf(f, " %.17g\n", value);
+}
+
+void metric_histogram(FILE *f, const char *name, const char *help, const char *model,
+                      const struct histogram *h)
 {
     uint64_t sum = 0;
     double bound = h->first;
-    family(f, name, "histogram", help);
+    metric_family(f, name, "histogram", help);
     for (int b = 0; b < h->n; b++, bound *= h->factor) {
+        char text[32];
+        snprintf(text, sizeof text, "%g", bound);
         sum += h->bucket[b];
-        fprintf(f, "%s_bucket{le=\"%g\"} %" PRIu64 "\n", name, bound, sum);
+        bucket(f, name, model, text, sum);
     }
-    fprintf(f, "%s_bucket{le=\"+Inf\"} %" PRIu64 "\n%s_sum %.9g\n%s_count %" PRIu64 "\n", name,
-            h->count, name, h->sum, name, h->count);
+    bucket(f, name, model, "+Inf", h->count);
+    summary(f, name, "_sum", model, h->sum);
+    summary(f, name, "_count", model, (double)h->count);
 }
 
 /* ---- the server ------------------------------------------------------------------------------ */
@@ -58,34 +82,37 @@ static void about_requests(FILE *f, const struct api *api, const struct engine_s
     one(f, "sigmoe_requests_running", "gauge", "Sequences being computed.", e->running);
     one(f, "sigmoe_requests_waiting", "gauge", "Sequences that wait for room.", e->waiting);
     one(f, "sigmoe_http_jobs", "gauge", "Requests under way.", c->running);
-    family(f, "sigmoe_requests_total", "counter", "Choices that ended, by reason.");
+    metric_family(f, "sigmoe_requests_total", "counter", "Choices that ended, by reason.");
     for (int r = FINISH_STOP; r <= FINISH_ERROR; r++) {
         fprintf(f, "sigmoe_requests_total{finish_reason=\"%s\"} %" PRIu64 "\n",
                 finish_name((enum finish)r), c->finished[r]);
     }
     one(f, "sigmoe_requests_refused_total", "counter",
         "Generation requests answered with an error before they began.", (double)c->refused);
-    family(f, "sigmoe_http_responses_total", "counter", "Responses, by status.");
+    metric_family(f, "sigmoe_http_responses_total", "counter", "Responses, by status.");
     for (int s = 0; s < (int)(sizeof c->status / sizeof *c->status); s++) {
         if (c->status[s] > 0) {
             fprintf(f, "sigmoe_http_responses_total{code=\"%d\"} %" PRIu64 "\n", s, c->status[s]);
         }
     }
-    family(f, "sigmoe_tokens_total", "counter", "Tokens computed of prompts, and generated.");
+    metric_family(f, "sigmoe_tokens_total", "counter",
+                  "Tokens computed of prompts, and generated.");
     fprintf(f,
             "sigmoe_tokens_total{kind=\"prompt\"} %" PRIu64
             "\nsigmoe_tokens_total{kind=\"generated\"} %" PRIu64 "\n",
             e->prompt_tokens, e->generated_tokens);
-    histogram(f, "sigmoe_time_to_first_token_seconds", "From a request to its first token.",
-              &c->ttft);
-    histogram(f, "sigmoe_inter_token_latency_seconds", "Between the tokens of a sequence.",
-              &c->inter_token);
-    histogram(f, "sigmoe_request_duration_seconds", "From a request to its last token.",
-              &c->duration);
-    histogram(f, "sigmoe_request_queue_seconds", "From a request to its first computation.",
-              &c->queue);
-    histogram(f, "sigmoe_request_prompt_tokens", "Tokens of a prompt.", &c->prompt_tokens);
-    histogram(f, "sigmoe_request_generated_tokens", "Tokens of a choice.", &c->generated_tokens);
+    metric_histogram(f, "sigmoe_time_to_first_token_seconds", "From a request to its first token.",
+                     NULL, &c->ttft);
+    metric_histogram(f, "sigmoe_inter_token_latency_seconds", "Between the tokens of a sequence.",
+                     NULL, &c->inter_token);
+    metric_histogram(f, "sigmoe_request_duration_seconds", "From a request to its last token.",
+                     NULL, &c->duration);
+    metric_histogram(f, "sigmoe_request_queue_seconds", "From a request to its first computation.",
+                     NULL, &c->queue);
+    metric_histogram(f, "sigmoe_request_prompt_tokens", "Tokens of a prompt.", NULL,
+                     &c->prompt_tokens);
+    metric_histogram(f, "sigmoe_request_generated_tokens", "Tokens of a choice.", NULL,
+                     &c->generated_tokens);
 }
 
 static void about_engine(FILE *f, const struct engine_stats *e)
@@ -122,9 +149,10 @@ static void about_engine(FILE *f, const struct engine_stats *e)
         (double)e->dispatches);
     one(f, "sigmoe_expert_away_seconds_total", "counter",
         "Sum over them, from sending to the last row.", (double)e->away_ns / 1e9);
-    family(f, "sigmoe_expert_phase_seconds_total", "counter",
-           "Time of calls: building messages, on the wire, queued and computed at the slowest "
-           "worker.");
+    metric_family(
+        f, "sigmoe_expert_phase_seconds_total", "counter",
+        "Time of calls: building messages, on the wire, queued and computed at the slowest "
+        "worker.");
     fprintf(f,
             "sigmoe_expert_phase_seconds_total{phase=\"serialise\"} %.9g\n"
             "sigmoe_expert_phase_seconds_total{phase=\"wire\"} %.9g\n"
@@ -140,10 +168,10 @@ static void about_engine(FILE *f, const struct engine_stats *e)
 static void per_worker(FILE *f, const struct meter_view *v, const char *name, const char *type,
                        const char *help, double (*value)(const struct pool_worker_info *w))
 {
-    family(f, name, type, help);
+    metric_family(f, name, type, help);
     for (int i = 0; i < v->n_worker; i++) {
         fprintf(f, "%s{worker=\"", name);
-        label(f, v->worker[i].info.name);
+        metric_label(f, v->worker[i].info.name);
         fprintf(f, "\"} %.17g\n", value(&v->worker[i].info));
     }
 }
@@ -199,12 +227,13 @@ static void name_apart(struct meter_view *v)
 
 static void wire_bytes(FILE *f, const struct meter_view *v)
 {
-    family(f, "sigmoe_wire_bytes_total", "counter", "Of requests to a worker and replies from it.");
+    metric_family(f, "sigmoe_wire_bytes_total", "counter",
+                  "Of requests to a worker and replies from it.");
     for (int i = 0; i < v->n_worker; i++) {
         for (int back = 0; back < 2; back++) {
             const struct pool_worker_info *w = &v->worker[i].info;
             fputs("sigmoe_wire_bytes_total{worker=\"", f);
-            label(f, w->name);
+            metric_label(f, w->name);
             fprintf(f, "\",direction=\"%s\"} %" PRIu64 "\n", back ? "received" : "sent",
                     back ? w->bytes_received : w->bytes_sent);
         }
@@ -213,13 +242,13 @@ static void wire_bytes(FILE *f, const struct meter_view *v)
 
 static void expert_tokens(FILE *f, const struct meter_view *v, const struct model_desc *d)
 {
-    family(f, "sigmoe_expert_tokens_total", "counter",
-           "Rows of (token, slot) that a worker computed, by layer.");
+    metric_family(f, "sigmoe_expert_tokens_total", "counter",
+                  "Rows of (token, slot) that a worker computed, by layer.");
     for (int i = 0; i < v->n_worker; i++) {
         for (int l = 0; l < d->n_layer; l++) {
             if (d->layer[l].sparse) {
                 fputs("sigmoe_expert_tokens_total{worker=\"", f);
-                label(f, v->worker[i].info.name);
+                metric_label(f, v->worker[i].info.name);
                 fprintf(f, "\",layer=\"%d\"} %" PRIu64 "\n", l, v->worker[i].by_layer[l]);
             }
         }
@@ -229,8 +258,8 @@ static void expert_tokens(FILE *f, const struct meter_view *v, const struct mode
 /* The hottest expert against the mean, over the last seconds; 1 is even, 0 is no load. */
 static void imbalance(FILE *f, const struct meter_view *v, const struct model_desc *d)
 {
-    family(f, "sigmoe_expert_imbalance_ratio", "gauge",
-           "Load of a layer's hottest expert over the mean of all, last ten seconds.");
+    metric_family(f, "sigmoe_expert_imbalance_ratio", "gauge",
+                  "Load of a layer's hottest expert over the mean of all, last ten seconds.");
     for (int l = 0, s = 0; l < d->n_layer; l++) {
         uint64_t sum = 0, top = 0;
         if (!d->layer[l].sparse) {
@@ -260,7 +289,7 @@ static void about_cluster(FILE *f, struct meter_view *v, const struct model_desc
         v->n_uncovered);
     one(f, "sigmoe_workers_lost_total", "counter", "Workers given up.", (double)p->workers_lost);
     one(f, "sigmoe_expert_replans_total", "counter", "Calls planned again.", (double)p->replans);
-    family(f, "sigmoe_expert_retries_total", "counter", "Of calls, by what was wrong.");
+    metric_family(f, "sigmoe_expert_retries_total", "counter", "Of calls, by what was wrong.");
     fprintf(f,
             "sigmoe_expert_retries_total{reason=\"not_held\"} %" PRIu64
             "\nsigmoe_expert_retries_total{reason=\"timeout\"} %" PRIu64 "\n",
@@ -289,28 +318,30 @@ static void about_placement(FILE *f, struct api *api)
 {
     struct control_view v;
     control_view_get(api->control, &v);
-    family(f, "sigmoe_rebalance_state", "gauge", "1 at the state that the placement is in.");
+    metric_family(f, "sigmoe_rebalance_state", "gauge", "1 at the state that the placement is in.");
     for (int i = 0; i < REBALANCE_STATE_COUNT; i++) {
         fprintf(f, "sigmoe_rebalance_state{state=\"%s\"} %d\n",
                 rebalance_state_name((enum rebalance_state)i), i == (int)v.state);
     }
-    family(f, "sigmoe_rebalances_total", "counter", "Changes of the placement, by their end.");
+    metric_family(f, "sigmoe_rebalances_total", "counter",
+                  "Changes of the placement, by their end.");
     fprintf(f,
             "sigmoe_rebalances_total{outcome=\"done\"} %" PRIu64
             "\nsigmoe_rebalances_total{outcome=\"undone\"} %" PRIu64 "\n",
             v.done, v.undone);
     one(f, "sigmoe_rebalance_interval_seconds", "gauge",
         "How often a plan is made without being asked; 0: never.", v.every_s);
-    family(f, "sigmoe_rebalance_plans_total", "counter",
-           "Plans made without being asked, by what became of them.");
+    metric_family(f, "sigmoe_rebalance_plans_total", "counter",
+                  "Plans made without being asked, by what became of them.");
     fprintf(f,
             "sigmoe_rebalance_plans_total{outcome=\"moved\"} %" PRIu64
             "\nsigmoe_rebalance_plans_total{outcome=\"left_alone\"} %" PRIu64
             "\nsigmoe_rebalance_plans_total{outcome=\"failed\"} %" PRIu64 "\n",
             v.auto_started, v.auto_refused, v.auto_plans - v.auto_started - v.auto_refused);
-    family(f, "sigmoe_placement_imbalance_ratio", "gauge",
-           "(max - mean) / mean of the workers' work when a plan was last made: as it was, and as "
-           "planned.");
+    metric_family(
+        f, "sigmoe_placement_imbalance_ratio", "gauge",
+        "(max - mean) / mean of the workers' work when a plan was last made: as it was, and as "
+        "planned.");
     fprintf(f,
             "sigmoe_placement_imbalance_ratio{placement=\"in_use\"} %.9g\n"
             "sigmoe_placement_imbalance_ratio{placement=\"planned\"} %.9g\n",
@@ -326,12 +357,12 @@ static void about_domains(FILE *f, const struct api *api)
     struct domain_stats *n = calloc((size_t)d->n_domain + 1, sizeof *n);
     int count = n != NULL ? service_domains_get(api->service, n, d->n_domain) : 0;
     if (count > 0) {
-        family(f, "sigmoe_domain_requests_total", "counter", "Sequences, by domain.");
+        metric_family(f, "sigmoe_domain_requests_total", "counter", "Sequences, by domain.");
         for (int i = 0; i < count; i++) {
             fprintf(f, "sigmoe_domain_requests_total{domain=\"%s\"} %" PRIu64 "\n",
                     d->domain[i].name, n[i].requests);
         }
-        family(f, "sigmoe_domain_tokens_total", "counter", "Tokens, by domain.");
+        metric_family(f, "sigmoe_domain_tokens_total", "counter", "Tokens, by domain.");
         for (int i = 0; i < count; i++) {
             fprintf(f,
                     "sigmoe_domain_tokens_total{domain=\"%s\",kind=\"prompt\"} %" PRIu64
@@ -380,11 +411,11 @@ static void about_process(FILE *f, const struct api *api)
     one(f, "process_resident_memory_bytes", "gauge", "Memory in RAM.", resident_bytes());
     one(f, "process_open_fds", "gauge", "Open file descriptors.", open_files());
     one(f, "process_start_time_seconds", "gauge", "Unix time of the start.", (double)api->created);
-    family(f, "sigmoe_build_info", "gauge", "What runs, as labels.");
+    metric_family(f, "sigmoe_build_info", "gauge", "What runs, as labels.");
     fputs("sigmoe_build_info{version=\"" SIGMOE_VERSION "\",model=\"", f);
-    label(f, api->model_name);
+    metric_label(f, api->model_name);
     fputs("\",kernels=\"", f);
-    label(f, api->kernels->name);
+    metric_label(f, api->kernels->name);
     fprintf(f, "\",precision=\"%s\"} 1\n", api->precision);
 }
 
@@ -410,6 +441,7 @@ void api_metrics(struct api *api, const struct api_request *r)
             about_placement(f, api);
         }
         about_domains(f, api);
+        metrics_as_vllm(f, api, &now.engine);
     }
     meter_view_fini(&v);
     if (f != NULL && fclose(f) == 0) {
