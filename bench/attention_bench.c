@@ -161,7 +161,8 @@ static struct work run_fma(const struct bench *b, enum isa isa)
     int n = 2 * team_size(b->team);
     int64_t start = clock_now(&clock_real);
     team_run(b->team, fma_units, &probe, n, 1);
-    return (struct work){.flop = n * fma_flop(isa), .ns = (double)(clock_now(&clock_real) - start)};
+    return (struct work){.flop = n * probe_flop(&probe),
+                         .ns = (double)(clock_now(&clock_real) - start)};
 }
 
 /* ---- figures ---- */

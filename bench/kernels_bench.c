@@ -1,10 +1,11 @@
 /* kernels_bench: what the products reach of what this machine gives. Two limits are measured in the
  * same run, turn by turn with the kernels, since a shared machine's bandwidth moves by half from
  * hour to hour: a plain read (two streams a thread) and multiply-adds in registers, with the
- * widest instructions of the chosen set: f32, or bf16 products of tiles where the set is AMX. A
- * kernel's limit is the larger of bytes / bandwidth and FLOP / peak, and its figure the share of
- * that limit it reaches. Weights are far larger than the caches and met in turn, as a model's
- * layers are. Medians over the rounds. SIGMOE_ISA picks the instruction set. */
+ * widest instructions of the chosen set: f32, or bf16 products of tiles where the set is AMX, or of
+ * bytes where rows are made integers. A kernel's limit is the larger of bytes / bandwidth and FLOP
+ * / peak, and its figure the share of that limit it reaches. Weights are far larger than the caches
+ * and met in turn, as a model's layers are. Medians over the rounds. SIGMOE_ISA picks the
+ * instruction set. */
 #include "base/arena.h"
 #include "base/clock.h"
 #include "base/opt.h"
@@ -218,12 +219,11 @@ static struct work run_read(struct bench *b)
 
 static struct work run_fma(struct bench *b)
 {
-    struct probe probe = {.isa = b->k->isa};
+    struct probe probe = {.isa = b->k->isa, .bytes = b->int_rows};
     int n_unit = 4 * team_size(b->team);
     int64_t start = bench_now(b);
     team_run(b->team, fma_units, &probe, n_unit, 1);
-    return (struct work){.flop = n_unit * fma_flop(b->k->isa),
-                         .ns = (double)(bench_now(b) - start)};
+    return (struct work){.flop = n_unit * probe_flop(&probe), .ns = (double)(bench_now(b) - start)};
 }
 
 /* ---- figures -------------------------------------------------------------------------------- */

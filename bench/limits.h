@@ -1,7 +1,7 @@
 /* limits: what this machine gives, measured beside what is held against it: a plain read (two
  * streams a thread), and multiply-adds in registers with the widest instructions of an instruction
- * set: f32, or bf16 products of tiles where the set is AMX. Unit functions of a team; included by
- * benchmarks. */
+ * set: f32, or bf16 products of tiles where the set is AMX; and for rows of integers products of
+ * bytes, of tiles or VNNI. Unit functions of a team; included by benchmarks. */
 #ifndef BENCH_LIMITS_H
 #define BENCH_LIMITS_H
 
@@ -21,6 +21,7 @@
 struct probe {
     const unsigned char *data;
     enum isa isa;
+    int bytes;             /* multiply-adds of bytes, where the set has them */
     _Atomic uint64_t sink; /* keeps the work from being dropped */
 };
 
@@ -109,23 +110,43 @@ __attribute__((target("avx2,fma"))) static float fma_avx2(void)
 
 #if defined(__x86_64__)
 #define TILE_STEPS 100000
-/* Four independent sums, as the kernels keep. LDTILECFG's operand: palette 1, eight tiles of 16
- * rows of 64 bytes. */
-static float tiles_in_registers(void)
+/* Four independent sums, as the kernels keep. */
+#define TILE_PRODUCTS(op)                                                                          \
+    __asm__ volatile(op " %%tmm6, %%tmm4, %%tmm0\n\t" op " %%tmm7, %%tmm4, %%tmm1\n\t" op          \
+                        " %%tmm6, %%tmm5, %%tmm2\n\t" op " %%tmm7, %%tmm5, %%tmm3"                 \
+                     :                                                                             \
+                     :                                                                             \
+                     : "memory")
+/* LDTILECFG's operand: palette 1, eight tiles of 16 rows of 64 bytes. */
+static float tiles_in_registers(int bytes)
 {
     static const unsigned char config[64] = {
         [0] = 1,   [16] = 64, [18] = 64, [20] = 64, [22] = 64, [24] = 64,
         [26] = 64, [28] = 64, [30] = 64, [48] = 16, [49] = 16, [50] = 16,
         [51] = 16, [52] = 16, [53] = 16, [54] = 16, [55] = 16};
     __asm__ volatile("ldtilecfg %0" : : "m"(config) : "memory");
-    for (int k = 0; k < TILE_STEPS; k++)
-        __asm__ volatile("tdpbf16ps %%tmm6, %%tmm4, %%tmm0\n\ttdpbf16ps %%tmm7, %%tmm4, %%tmm1\n\t"
-                         "tdpbf16ps %%tmm6, %%tmm5, %%tmm2\n\ttdpbf16ps %%tmm7, %%tmm5, %%tmm3"
-                         :
-                         :
-                         : "memory");
+    for (int k = 0; k < TILE_STEPS && !bytes; k++)
+        TILE_PRODUCTS("tdpbf16ps");
+    for (int k = 0; k < TILE_STEPS && bytes; k++)
+        TILE_PRODUCTS("tdpbssd");
     __asm__ volatile("tilerelease" : : : "memory");
     return 0.0f;
+}
+
+__attribute__((target("avx512f,avx512vnni"))) static float bytes_avx512(void)
+{
+    __m512i acc[FMA_CHAINS], m = _mm512_set1_epi8(3), a = _mm512_set1_epi8(-2);
+    for (int i = 0; i < FMA_CHAINS; i++)
+        acc[i] = _mm512_set1_epi32(i);
+    for (int k = 0; k < FMA_STEPS; k++) {
+#pragma GCC unroll 16
+        for (int i = 0; i < FMA_CHAINS; i++)
+            acc[i] = _mm512_dpbusd_epi32(acc[i], m, a);
+        __asm__ volatile("" : "+v"(m)); /* or the sums of constants are known beforehand */
+    }
+    for (int i = 1; i < FMA_CHAINS; i++)
+        acc[0] = _mm512_add_epi32(acc[0], acc[i]);
+    return (float)_mm_cvtsi128_si32(_mm512_castsi512_si128(acc[0]));
 }
 #endif
 
@@ -147,13 +168,16 @@ static void read_units(void *arg, int begin, int end, int thread)
     probe->sink ^= sum;
 }
 
-/* FLOP of one unit of the multiply-add probe. */
-static double fma_flop(enum isa isa)
+/* Operations of one unit of the multiply-add probe. */
+static double probe_flop(const struct probe *probe)
 {
     int lanes = FMA_CHAINS * 4;
+    enum isa isa = probe->isa;
 #if defined(__x86_64__)
     if (isa == ISA_AMX)
-        return 4.0 * TILE_STEPS * 2 * 16 * 16 * 32;
+        return 4.0 * TILE_STEPS * 2 * 16 * 16 * (probe->bytes ? 64 : 32);
+    if (isa == ISA_AVX512 && probe->bytes)
+        return 2.0 * FMA_CHAINS * 64 * FMA_STEPS;
     lanes = isa >= ISA_AVX512 ? FMA_CHAINS * 16 : isa == ISA_AVX2 ? AVX2_CHAINS * 8 : lanes;
 #endif
     (void)isa;
@@ -168,7 +192,9 @@ static void fma_units(void *arg, int begin, int end, int thread)
         float sum;
 #if defined(__x86_64__)
         if (probe->isa == ISA_AMX)
-            sum = tiles_in_registers();
+            sum = tiles_in_registers(probe->bytes);
+        else if (probe->isa >= ISA_AVX512 && probe->bytes)
+            sum = bytes_avx512();
         else if (probe->isa >= ISA_AVX512)
             sum = fma_avx512();
         else if (probe->isa == ISA_AVX2)

@@ -77,10 +77,10 @@ static int cpu_has(enum isa isa)
     /* The first CPUs with AVX-512 have no VNNI: they go by AVX2. */
     int avx512 = avx2 && has_all(bits.xcr0, XCR0_AVX512) && has_all(bits.ecx7, bit_AVX512VNNI) &&
                  has_all(bits.ebx7, bit_AVX512F | bit_AVX512BW | bit_AVX512VL | bit_AVX512DQ);
-    /* CPUID.7.0:EDX: bit 24 AMX-TILE, bit 22 AMX-BF16; 7.1:EAX: bit 5 AVX512-BF16, which every CPU
-     * with tiles has. */
-    int amx = avx512 && has_all(bits.edx7, 1u << 24 | 1u << 22) && has_all(bits.eax71, 1u << 5) &&
-              has_all(bits.xcr0, XCR0_AMX);
+    /* CPUID.7.0:EDX: bit 24 AMX-TILE, bit 22 AMX-BF16, bit 25 AMX-INT8; 7.1:EAX: bit 5 AVX512-BF16,
+     * which every CPU with tiles has. */
+    int amx = avx512 && has_all(bits.edx7, 1u << 24 | 1u << 22 | 1u << 25) &&
+              has_all(bits.eax71, 1u << 5) && has_all(bits.xcr0, XCR0_AMX);
     const int has[ISA_COUNT] = {1, avx2, avx512, amx};
     return (unsigned)isa < ISA_COUNT && has[isa];
 }

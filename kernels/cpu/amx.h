@@ -1,5 +1,6 @@
-/* amx: matrix products on tile units (AMX-BF16), for bf16 weights; everything else of its tables is
- * AVX-512's. Whether a unit computes THE SUM is not taken from its manual: it is asked at start. */
+/* amx: matrix products on tile units, of rows of bf16 (AMX-BF16) and of rows made integers
+ * (AMX-INT8), which are exact on any unit; everything else of its tables is AVX-512's. Whether a
+ * unit computes THE SUM is not taken from its manual: it is asked at start. */
 #ifndef KERNELS_AMX_H
 #define KERNELS_AMX_H
 

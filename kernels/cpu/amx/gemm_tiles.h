@@ -1,11 +1,12 @@
-/* gemm_tiles: rows times panels on tile registers, bf16 rows only; f32, and too few rows, go by
- * lanes. A block of 32 k of a packed panel is a tile as it lies; rows are arranged into pairs of
- * tiles once a unit, all of k deep, in a scratch that stays in the second-level cache while every
- * panel of the unit meets it. Two row tiles meet two panels: four sums stay in registers along k (C
- * is 0..3, A 4 and 5, B 6 and 7), so each tile loaded is used twice. One TDPBF16PS is one step of
- * THE SUM for 16 x 16 results. The scratch begins at a page: a tile that crosses one is loaded in
- * twice the time. Software prefetching of the next panels was tried and dropped: it cost more than
- * it hid. Included by kernels/cpu/lanes/gemm.h where LANES_TILES is the fewest rows that use tiles.
+/* gemm_tiles: rows times panels on tile registers, rows of bf16 here, rows made integers in
+ * gemm_tiles_int.h; f32, and too few rows, go by lanes. A block of 32 k of a packed panel is a tile
+ * as it lies; rows are arranged into pairs of tiles once a unit, all of k deep, in a scratch that
+ * stays in the second-level cache while every panel of the unit meets it. Two row tiles meet two
+ * panels: four sums stay in registers along k (C is 0..3, A 4 and 5, B 6 and 7), so each tile
+ * loaded is used twice. One TDPBF16PS is one step of THE SUM for 16 x 16 results. The scratch
+ * begins at a page: a tile that crosses one is loaded in twice the time. Software prefetching of
+ * the next panels was tried and dropped: it cost more than it hid. Included by
+ * kernels/cpu/lanes/gemm.h where LANES_TILES is the fewest rows that use tiles.
  */
 #ifndef KERNELS_GEMM_TILES_H
 #define KERNELS_GEMM_TILES_H
@@ -21,10 +22,21 @@
 #define TILES_UNIT    32 /* panels a unit */
 #define TILES_GATHER  (8 * K_BLOCK)
 
-/* Few rows of a kind go by lanes, and so do rows made integers. */
+#include "kernels/cpu/amx/gemm_tiles_int.h"
+
+/* The fewest rows made integers that use tiles. */
+#if defined(TILES_SIMULATED)
+#define BYTE_ROWS 1
+#else
+#define BYTE_ROWS 12
+#endif
+
+/* Few rows of a kind go by lanes. */
 INLINE int by_tiles(const struct packed *w, int n_row)
 {
-    return row_dtype(w) == DTYPE_BF16 && !w->int_rows && n_row >= LANES_TILES;
+    if (w->int_rows)
+        return n_row >= BYTE_ROWS;
+    return row_dtype(w) == DTYPE_BF16 && n_row >= LANES_TILES;
 }
 
 /* Rows that fit the scratch at full depth; 0: not even a pair of tiles. */
@@ -38,7 +50,7 @@ INLINE struct gemm_cut tiles_cut(const struct packed *w, int few_panels, int n_r
 {
     if (!by_tiles(w, n_row))
         return lanes_cut(w, few_panels, n_row);
-    int fit = tiles_fit(k_padded(w->k));
+    int fit = w->int_rows ? byte_fit(k_padded(w->k)) : tiles_fit(k_padded(w->k));
     return (struct gemm_cut){.rows = fit ? fit : TILES_MAX,
                              .panels = TILES_PANELS,
                              .unit_rows = TILES_MAX,
@@ -166,6 +178,10 @@ static void tiles_arrange(struct gemm_rows *rows, const struct packed *w)
         lanes_arrange(rows, w);
         return;
     }
+    if (w->int_rows) {
+        byte_arrange(rows, w);
+        return;
+    }
     rows->arranged = tiles_fit(k_pad) > 0;
     if (rows->arranged)
         tiles_gather(rows, 0, k_pad, rows->scratch);
@@ -209,6 +225,10 @@ static void gemm_tiles(const struct gemm_rows *rows, const struct packed *w,
 {
     if (!by_tiles(w, rows->n)) {
         gemm_lanes(rows, w, panel, n_panel, c, ldc);
+        return;
+    }
+    if (w->int_rows) {
+        gemm_tiles_int(rows, w, panel, n_panel, c, ldc);
         return;
     }
     if (w->dtype == DTYPE_I8) {

@@ -1,11 +1,13 @@
-/* tile: the eight tile registers of AMX, each sixteen rows of 64 bytes, and the four things done
+/* tile: the eight tile registers of AMX, each sixteen rows of 64 bytes, and the five things done
  * with them. Assembly of our own rather than the intrinsics: gcc 12's _tile_loadd has no memory
  * clobber and its _tile_loadconfig declares 8 of the 64 bytes it reads, so stores that fill an
  * operand could be moved or dropped. The configuration is constant, one a thread, loaded by
- * tile_open.
+ * tile_open; tile_open_half loads another for products of bytes half as deep: registers 4 and 5 are
+ * then 16 rows of 32 bytes, 6 and 7 are 8 rows of 64.
  *
- * With TILES_SIMULATED the registers are a struct and the product is the loop of the Intel SDM
- * (vol. 2, "TDPBF16PS"), so that everything around the tiles is tested on any machine. */
+ * With TILES_SIMULATED the registers are a struct and the products are the loops of the Intel SDM
+ * (vol. 2, "TDPBF16PS", "TDPBSSD"), so that everything around the tiles is tested on any machine.
+ */
 #ifndef KERNELS_TILE_H
 #define KERNELS_TILE_H
 
@@ -15,6 +17,13 @@
 
 #define TILE_DIM   16 /* rows of a tile */
 #define TILE_BYTES 64 /* bytes a row: 32 bf16 or 16 f32 */
+
+/* What is worth to be compiled anew wherever it is used; simulated, once is enough. */
+#if defined(TILES_SIMULATED)
+#define TILE_CODE __attribute__((noinline, unused)) static
+#else
+#define TILE_CODE INLINE
+#endif
 
 #if !defined(TILES_SIMULATED)
 
@@ -33,9 +42,21 @@ static const struct tile_config tile_config_full = {
     .rows = {TILE_DIM, TILE_DIM, TILE_DIM, TILE_DIM, TILE_DIM, TILE_DIM, TILE_DIM, TILE_DIM},
 };
 
+static const struct tile_config tile_config_half = {
+    .palette = 1,
+    .row_bytes = {TILE_BYTES, TILE_BYTES, TILE_BYTES, TILE_BYTES, TILE_BYTES / 2, TILE_BYTES / 2,
+                  TILE_BYTES, TILE_BYTES},
+    .rows = {TILE_DIM, TILE_DIM, TILE_DIM, TILE_DIM, TILE_DIM, TILE_DIM, TILE_DIM / 2,
+             TILE_DIM / 2},
+};
+
 INLINE void tile_open(void)
 {
     __asm__ volatile("ldtilecfg %0" : : "m"(tile_config_full) : "memory");
+}
+INLINE void tile_open_half(void)
+{
+    __asm__ volatile("ldtilecfg %0" : : "m"(tile_config_half) : "memory");
 }
 INLINE void tile_close(void)
 {
@@ -48,6 +69,9 @@ INLINE void tile_close(void)
                      :                                                                             \
                      : "r"(from), "r"((size_t)(stride))                                            \
                      : "memory")
+/* Of 4 and 5, and of 6 and 7, after tile_open_half. */
+#define tile_load_half_rows(t, from, stride)  tile_load(t, from, stride)
+#define tile_load_half_depth(t, from, stride) tile_load(t, from, stride)
 #define tile_store(t, to, stride)                                                                  \
     __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)"                                           \
                      :                                                                             \
@@ -56,6 +80,9 @@ INLINE void tile_close(void)
 /* c += a b; AT&T order: the last operand is the destination. */
 #define tile_dp(c, a, b)                                                                           \
     __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c : : : "memory")
+/* The same for signed bytes, summed up in int32. */
+#define tile_dp_i8(c, a, b)                                                                        \
+    __asm__ volatile("tdpbssd %%tmm" #b ", %%tmm" #a ", %%tmm" #c : : : "memory")
 
 #else
 
@@ -66,18 +93,21 @@ struct tile {
 };
 
 INLINE void tile_open(void) {}
+INLINE void tile_open_half(void) {}
 INLINE void tile_close(void) {}
-static inline void tile_sim_load(struct tile *t, const void *from, size_t stride)
+TILE_CODE void tile_sim_load(struct tile *t, const void *from, size_t stride, size_t n_row,
+                             size_t bytes)
 {
-    for (size_t r = 0; r < TILE_DIM; r++)
-        memcpy(t->row[r], (const unsigned char *)from + r * stride, TILE_BYTES);
+    memset(t, 0, sizeof *t);
+    for (size_t r = 0; r < n_row; r++)
+        memcpy(t->row[r], (const unsigned char *)from + r * stride, bytes);
 }
-static inline void tile_sim_store(const struct tile *t, void *to, size_t stride)
+TILE_CODE void tile_sim_store(const struct tile *t, void *to, size_t stride)
 {
     for (size_t r = 0; r < TILE_DIM; r++)
         memcpy((unsigned char *)to + r * stride, t->row[r], TILE_BYTES);
 }
-static inline void tile_sim_dp(struct tile *c, const struct tile *a, const struct tile *b)
+TILE_CODE void tile_sim_dp(struct tile *c, const struct tile *a, const struct tile *b)
 {
     for (int m = 0; m < TILE_DIM; m++) {
         uint16_t x[32];
@@ -96,11 +126,29 @@ static inline void tile_sim_dp(struct tile *c, const struct tile *a, const struc
         memcpy(c->row[m], sum, sizeof sum);
     }
 }
-#define TILE_REGISTERS             struct tile tile_registers[8]
-#define tile_zero(t)               memset(&tile_registers[t], 0, sizeof tile_registers[t])
-#define tile_load(t, from, stride) tile_sim_load(&tile_registers[t], from, stride)
-#define tile_store(t, to, stride)  tile_sim_store(&tile_registers[t], to, stride)
-#define tile_dp(c, a, b)           tile_sim_dp(&tile_registers[c], &tile_registers[a], &tile_registers[b])
+TILE_CODE void tile_sim_dp_i8(struct tile *c, const struct tile *a, const struct tile *b)
+{
+    for (int m = 0; m < TILE_DIM; m++) {
+        int32_t sum[TILE_DIM];
+        memcpy(sum, c->row[m], sizeof sum);
+        for (int k = 0; k < TILE_BYTES; k++)
+            for (int n = 0; n < TILE_DIM; n++)
+                sum[n] += (int8_t)a->row[m][k] * (int8_t)b->row[k / 4][4 * n + k % 4];
+        memcpy(c->row[m], sum, sizeof sum);
+    }
+}
+#define TILE_REGISTERS struct tile tile_registers[8]
+#define tile_zero(t)   memset(&tile_registers[t], 0, sizeof tile_registers[t])
+#define tile_load(t, from, stride)                                                                 \
+    tile_sim_load(&tile_registers[t], from, stride, TILE_DIM, TILE_BYTES)
+#define tile_load_half_rows(t, from, stride)                                                       \
+    tile_sim_load(&tile_registers[t], from, stride, TILE_DIM, TILE_BYTES / 2)
+#define tile_load_half_depth(t, from, stride)                                                      \
+    tile_sim_load(&tile_registers[t], from, stride, TILE_DIM / 2, TILE_BYTES)
+#define tile_store(t, to, stride) tile_sim_store(&tile_registers[t], to, stride)
+#define tile_dp(c, a, b)          tile_sim_dp(&tile_registers[c], &tile_registers[a], &tile_registers[b])
+#define tile_dp_i8(c, a, b)                                                                        \
+    tile_sim_dp_i8(&tile_registers[c], &tile_registers[a], &tile_registers[b])
 
 #endif
 #endif

@@ -160,6 +160,47 @@ static void odd_rows_are_zero_or_nan_and_never_more(void **state)
     weights_drop(&q);
 }
 
+/* Scales so large that tiles cannot fold their conversion of sums into a multiplication, and one
+ * that is not a number. */
+static void the_largest_scales_have_the_bits_of_the_integer_sum(void **state)
+{
+    (void)state;
+    enum { N = 40, K = 600, LD = 608, ROWS = 21, GROUP = 64, GROUPS = 10 };
+    static const float large[4] = {0x1p100f, 0x1p101f, -0x1.8p104f, NAN};
+    const struct kernels *table[MAX_TABLE];
+    int n_table = tables_get(table);
+    static int8_t w[N * K];
+    static float plain[N * K], scale[N * GROUPS], y[ROWS * N];
+    static uint16_t half[N * GROUPS];
+    struct guard gx;
+    size_t bytes = packed_quant_bytes(DTYPE_I8, N, K, GROUP);
+    unsigned char *data = aligned_alloc(64, bytes);
+    const uint16_t *x = rows_make(&gx, 72, DTYPE_BF16, ROWS, K, LD);
+    memset(data, 0, bytes);
+    for (int i = 0; i < N * K; i++)
+        plain[i] = w[i] = (int8_t)pick(73, (uint64_t)i, -127, 127);
+    for (int i = 0; i < N * GROUPS; i++) {
+        half[i] = f32_to_bf16(i % 3 ? 0.01f : large[i / 3 % 4]);
+        scale[i] = bf16_to_f32(half[i]);
+    }
+    struct quant_rows src = {w, K, half, GROUPS};
+    pack_quant_rows(data, DTYPE_I8, N, K, GROUP, 0, N, &src);
+    struct packed p = {
+        .data = data, .dtype = DTYPE_I8, .n = N, .k = K, .group = GROUP, .int_rows = 1};
+    for (int t = 0; t < n_table; t++) {
+        run(table[t], &p, x, LD, ROWS, y);
+        for (int i = 0; i < ROWS * N; i++) {
+            float want = int_sum(x + (size_t)(i / N) * LD, plain + i % N * K,
+                                 scale + i % N * GROUPS, K, GROUP);
+            if (isnan(want) ? !isnan(y[i]) : memcmp(&want, &y[i], sizeof want) != 0)
+                fail_msg("%s: row %d, column %d: %g, not %g", table[t]->name, i / N, i % N,
+                         (double)y[i], (double)want);
+        }
+    }
+    free(data);
+    guard_free(&gx);
+}
+
 /* Half a step of each row group times the weights it meets, and the roundings of f32. */
 static void results_are_within_half_a_step_of_the_rows_as_they_came(void **state)
 {
@@ -262,6 +303,7 @@ int main(void)
         cmocka_unit_test(large_products_have_the_bits_of_the_integer_sum),
         cmocka_unit_test(a_row_has_the_same_bits_alone_and_in_company),
         cmocka_unit_test(odd_rows_are_zero_or_nan_and_never_more),
+        cmocka_unit_test(the_largest_scales_have_the_bits_of_the_integer_sum),
         cmocka_unit_test(results_are_within_half_a_step_of_the_rows_as_they_came),
         cmocka_unit_test(ffn_has_the_bits_of_its_products),
     };
