@@ -15,8 +15,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define SAMPLES_MAX 512
-
 struct options {
     const char *dir, *out, *precision, *transport;
     int64_t threads, worker_threads, rows;
@@ -47,7 +45,8 @@ static int parse(int argc, char **argv, struct options *o, struct err *err)
          1024},
         {"worker-threads", 0, OPT_INT, &o->worker_threads, "N", "of a worker; 0: one a CPU (0)", 0,
          1024},
-        {"transport", 0, OPT_STR, &o->transport, "T", "tcp (default), ipc or inproc", 0, 0},
+        {"transport", 0, OPT_STR, &o->transport, "T",
+         "tcp (default), ipc, inproc, or shm: memory that processes\nof one host share", 0, 0},
         {"rows", 0, OPT_INT, &o->rows, "N", "up to which curves go (512)", 16, 4096},
         {"budget", 0, OPT_FLOAT, &o->budget_ms, "MS", "for each point of a curve (60)", 0, 60000},
         {.name = NULL}};
@@ -61,25 +60,18 @@ static int parse(int argc, char **argv, struct options *o, struct err *err)
     if (strcmp(o->precision, "bf16") != 0 && strcmp(o->precision, "f32") != 0)
         return err_set(err, ERR_USAGE, "--precision '%.20s' is neither bf16 nor f32", o->precision);
     if (strcmp(o->transport, "tcp") != 0 && strcmp(o->transport, "ipc") != 0 &&
-        strcmp(o->transport, "inproc") != 0)
-        return err_set(err, ERR_USAGE, "--transport '%.20s' is none of tcp, ipc, inproc",
+        strcmp(o->transport, "inproc") != 0 && strcmp(o->transport, "shm") != 0)
+        return err_set(err, ERR_USAGE, "--transport '%.20s' is none of tcp, ipc, inproc, shm",
                        o->transport);
     return 0;
 }
 
 /* ---- points ---- */
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* Beyond the largest last-level caches of today there is nothing left to displace. */
 #define SWEEP_BYTES ((size_t)512 << 20)
 #define SWEEP_CHUNK ((size_t)1 << 20)
 #define LINE_BYTES  64
-#define SAMPLES_MIN 5
 
 static _Atomic unsigned char swept; /* so that the reading is not optimised away */
 
@@ -122,33 +114,87 @@ static void sweep_end(struct calibrate *c)
 
 double measure(const struct calibrate *c, measure_fn *fn, void *arg)
 {
-    double sample[SAMPLES_MAX];
+    double sum = 0;
     int n = 0;
     if (fn(arg) < 0)
         return -1;
-    int64_t from = clock_now(&clock_real);
-    while (n < SAMPLES_MIN || (n < SAMPLES_MAX && clock_now(&clock_real) - from < c->budget_ns)) {
+    int64_t until = clock_now(&clock_real) + c->budget_ns / CALIBRATE_PASSES;
+    do {
         sweep(c);
-        sample[n] = fn(arg);
-        if (sample[n++] < 0)
+        double ns = fn(arg);
+        if (ns < 0)
             return -1;
-    }
-    /* A step is a sum of many such times, so it is their mean that predicts it; the slowest
-     * twentieth is what the system did meanwhile. */
-    qsort(sample, (size_t)n, sizeof(*sample), by_value);
-    int kept = n - (n + 19) / 20;
-    double sum = 0;
-    for (int i = 0; i < kept; i++)
-        sum += sample[i];
-    return sum / kept;
+        sum += ns;
+        n++;
+    } while (clock_now(&clock_real) < until);
+    return sum / n;
 }
 
 int calibrate_rows(int max, int *rows)
 {
     int n = 0;
-    for (int r = 1; r <= max && n < COST_POINTS - 2; r *= 2)
+    for (int r = 1; r < max && n < COST_POINTS - 2; r *= r < 16 ? 2 : 4)
         rows[n++] = r;
+    rows[n++] = max;
     return n;
+}
+
+/* ---- passes ---- */
+
+/* The mean of the middle ones: steps are sums, but not of what the host did now and then. */
+static double middle(double *x)
+{
+    for (int i = 1; i < CALIBRATE_PASSES; i++)
+        for (int k = i; k > 0 && x[k] < x[k - 1]; k--) {
+            double swap = x[k];
+            x[k] = x[k - 1];
+            x[k - 1] = swap;
+        }
+    double sum = 0;
+    for (int i = 1; i < CALIBRATE_PASSES - 1; i++)
+        sum += x[i];
+    return sum / (CALIBRATE_PASSES - 2);
+}
+
+static void middle_curve(const struct cost_model *pass, size_t offset, struct cost_curve *out)
+{
+    const struct cost_curve *of[CALIBRATE_PASSES];
+    for (int p = 0; p < CALIBRATE_PASSES; p++)
+        of[p] = (const struct cost_curve *)(const void *)((const char *)&pass[p] + offset);
+    *out = *of[0];
+    for (int i = 0; i < out->n; i++) {
+        double x[CALIBRATE_PASSES];
+        for (int p = 0; p < CALIBRATE_PASSES; p++)
+            x[p] = of[p]->y[i];
+        out->y[i] = middle(x);
+    }
+}
+
+/* Stages and experts, pass by pass. */
+static int passes(struct calibrate *c, struct err *err)
+{
+    struct cost_model pass[CALIBRATE_PASSES];
+    double span[CALIBRATE_PASSES], call[CALIBRATE_PASSES];
+    int rc = 0;
+    for (int p = 0; rc == 0 && p < CALIBRATE_PASSES; p++) {
+        rc = calibrate_expert(c, err);
+        rc = rc ? rc : calibrate_dense(c, err);
+        pass[p] = c->cost;
+        span[p] = c->cost.span_ns;
+        call[p] = c->cost.expert_call_ns;
+    }
+    if (rc)
+        return rc;
+    static const size_t curves[] = {
+        offsetof(struct cost_model, attn),   offsetof(struct cost_model, context),
+        offsetof(struct cost_model, gate),   offsetof(struct cost_model, dense),
+        offsetof(struct cost_model, shared), offsetof(struct cost_model, combine),
+        offsetof(struct cost_model, head),   offsetof(struct cost_model, expert)};
+    for (size_t i = 0; i < sizeof(curves) / sizeof(curves[0]); i++)
+        middle_curve(pass, curves[i], (struct cost_curve *)(void *)((char *)&c->cost + curves[i]));
+    c->cost.span_ns = middle(span);
+    c->cost.expert_call_ns = middle(call);
+    return 0;
 }
 
 /* ---- what carries over to other shapes ---- */
@@ -209,6 +255,15 @@ static void summary(const struct calibrate *c, const char *path)
     printf("  a batch besides      %10s\n", human_ns(m->expert_call_ns, text, sizeof(text)));
     put("message: build (bytes)", &m->gather);
     put("message: one way", &m->one_way);
+    put("  CPU of each hop", &m->hop);
+    printf("  to wake a thread     %10s\n", human_ns(m->wake_ns, text, sizeof(text)));
+    printf("HTTP: a token          %10s on the server",
+           human_ns(m->server.token_ns, text, sizeof(text)));
+    printf(" %10s in the client\n", human_ns(m->client.token_ns, text, sizeof(text)));
+    if (m->memory.n > 0)
+        printf("memory, %3.0f threads    %10.3g GB/s (1 thread: %.3g)\n",
+               m->memory.x[m->memory.n - 1], m->memory.y[m->memory.n - 1] / 1e9,
+               m->memory.y[0] / 1e9);
     printf("written to %s\n", path);
 }
 
@@ -224,10 +279,11 @@ static int run(const struct options *o, struct calibrate *c, struct model *model
     if (!c->team || !c->worker_team)
         return err_set(err, ERR_NOMEM, "the system refuses the threads asked for");
     sweep_begin(c);
-    int rc = calibrate_expert(c, err);
-    rc = rc ? rc : calibrate_dense(c, err);
+    int rc = passes(c, err);
+    rc = rc ? rc : calibrate_memory(c, err);
     sweep_end(c);
     rc = rc ? rc : calibrate_wire(c, err); /* paced by the coordinator's own work */
+    rc = rc ? rc : calibrate_front(c, err);
     if (rc)
         return rc;
     calibrate_hardware(c);

@@ -24,17 +24,21 @@ struct calibrate {
     struct cost_model cost;
 };
 
-/* One point: fn(arg) is run until the budget is spent, at least five times after one that does not
- * count. Returns the mean of what fn returns (nanoseconds) but for the
- * slowest twentieth, negative when fn failed. */
+/* One point: fn(arg) is run until the budget of a pass is spent, at least once after one that does
+ * not count. Returns the mean of what fn returns (nanoseconds), negative when fn failed. All points
+ * are met again in CALIBRATE_PASSES passes, so that a host that was slow for a second is not taken
+ * for a slow stage: of each point's values the middle ones count. */
+#define CALIBRATE_PASSES 4
 typedef double measure_fn(void *arg);
 double measure(const struct calibrate *c, measure_fn *fn, void *arg);
-/* calibrate_rows: 1, 2, 4, ... up to `max`; returns how many, at most COST_POINTS - 2. */
+/* calibrate_rows: 1, 2, 4, 8, 16, then times four up to `max`, and `max`; returns how many. */
 int calibrate_rows(int max, int *rows);
 
 int calibrate_dense(struct calibrate *c, struct err *err);  /* the coordinator's curves */
 int calibrate_expert(struct calibrate *c, struct err *err); /* a worker's */
-int calibrate_wire(struct calibrate *c, struct err *err);   /* gather, one_way, link */
+int calibrate_wire(struct calibrate *c, struct err *err);   /* gather, one_way, link, hop */
+int calibrate_memory(struct calibrate *c, struct err *err); /* what threads read together */
+int calibrate_front(struct calibrate *c, struct err *err);  /* HTTP threads, if it can be served */
 /* calibrate_hardware: rates that a roofline of another shape can use, from the curves. */
 void calibrate_hardware(struct calibrate *c);
 

@@ -2,15 +2,21 @@
  * all go to that worker. The pool says what building took, and the round trip less the worker's own
  * time, half of which is one way for half of the bytes. Before each the coordinator computes as
  * long as a layer's attention takes: a worker that has waited so long has parked, and waking it is
- * part of the way when it serves. */
+ * part of the way when it serves.
+ *
+ * Where both ends share CPUs it matters which thread spends what: each side has a ZeroMQ context of
+ * its own, as processes have, and the CPU time of their threads is read beside the clock. */
 #include "tools/calibrate.h"
 
 #include "coordinator/pool.h"
 #include "worker/worker.h"
 
+#include <dirent.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 #include <zmq.h>
 
@@ -18,9 +24,12 @@
 #define ROWS_MAX     512
 #define ALONE_NS     3e6
 
+#define DISPATCHES 41
+#define SHARE_ROWS 16
+
 struct bench {
     struct calibrate *c;
-    void *zmq;
+    void *zmq, *zmq_worker; /* the same one for inproc */
     struct worker_thread *worker;
     struct transport_zmq *transport;
     struct pool *pool;
@@ -30,7 +39,7 @@ struct bench {
     const void **slot_row;
     int n_row, n_held;
     /* Of the last dispatch. */
-    double gather_ns, wire_ns, bytes_out, bytes_in;
+    double gather_ns, wire_ns, compute_ns, bytes_out, bytes_in, alone_ns;
     struct err *err;
 };
 
@@ -49,15 +58,16 @@ static int worker_open(struct bench *b)
         snprintf(endpoint, sizeof(endpoint), "ipc://%s", b->path);
     else
         snprintf(endpoint, sizeof(endpoint), "%s",
-                 strcmp(c->transport, "tcp") == 0 ? "tcp://127.0.0.1:*" : "inproc://calibrate");
+                 strcmp(c->transport, "inproc") == 0 ? "inproc://calibrate" : "tcp://127.0.0.1:*");
     struct worker_config wc = {.listen = endpoint,
                                .model = c->model,
                                .precision = c->precision,
                                .kernels = c->kernels,
                                .n_thread = c->worker_threads,
                                .spin_us = -1,
+                               .no_shm = strcmp(c->transport, "shm") != 0,
                                .held = held};
-    int rc = worker_thread_start(&wc, b->zmq, &b->worker, b->err);
+    int rc = worker_thread_start(&wc, b->zmq_worker, &b->worker, b->err);
     free(held);
     return rc;
 }
@@ -67,7 +77,9 @@ static int bench_open(struct bench *b)
     struct calibrate *c = b->c;
     const struct model_desc *d = &c->model->desc;
     b->zmq = zmq_ctx_new();
-    int rc = b->zmq ? worker_open(b) : err_sys(b->err, ERR_NOMEM, "cannot start ZeroMQ");
+    b->zmq_worker = strcmp(c->transport, "inproc") == 0 ? b->zmq : zmq_ctx_new();
+    int rc = b->zmq && b->zmq_worker ? worker_open(b)
+                                     : err_sys(b->err, ERR_NOMEM, "cannot start ZeroMQ");
     rc = rc ? rc : transport_zmq_create(b->zmq, &clock_real, NULL, 0, &b->transport, b->err);
     if (rc)
         return rc;
@@ -96,6 +108,8 @@ static void bench_close(struct bench *b)
     pool_destroy(b->pool);
     transport_zmq_destroy(b->transport);
     worker_thread_stop(b->worker);
+    if (b->zmq_worker && b->zmq_worker != b->zmq)
+        zmq_ctx_term(b->zmq_worker);
     if (b->zmq)
         zmq_ctx_term(b->zmq);
     if (strcmp(b->c->transport, "ipc") == 0)
@@ -105,13 +119,21 @@ static void bench_close(struct bench *b)
     free(b->slot_row);
 }
 
-/* What a coordinator does between two layers' rows, at most a few milliseconds of it. */
-static void compute_alone(const struct bench *b)
+static double cpu_ns(clockid_t clock)
 {
-    double ns = cost_at(&b->c->cost.attn, b->n_row);
+    struct timespec t = {0};
+    clock_gettime(clock, &t);
+    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
+}
+
+/* What a coordinator does between two layers' rows, at most a few milliseconds of it. */
+static void compute_alone(struct bench *b)
+{
+    double ns = cost_at(&b->c->cost.attn, b->n_row), from_ns = cpu_ns(CLOCK_THREAD_CPUTIME_ID);
     int64_t until = clock_now(&clock_real) + (int64_t)(ns < ALONE_NS ? ns : ALONE_NS);
     while (clock_now(&clock_real) < until) {
     }
+    b->alone_ns += cpu_ns(CLOCK_THREAD_CPUTIME_ID) - from_ns;
 }
 
 static double run_dispatch(void *arg)
@@ -133,6 +155,7 @@ static double run_dispatch(void *arg)
     b->gather_ns = (double)x.time.serialise_ns;
     b->bytes_out = (double)x.time.bytes_sent;
     b->bytes_in = (double)x.time.bytes_received;
+    b->compute_ns = (double)x.time.compute_ns;
     double wire_ns = (double)x.time.wire_ns;
     int bad = x.status;
     if (bad)
@@ -141,24 +164,113 @@ static double run_dispatch(void *arg)
     return bad ? -1 : wire_ns;
 }
 
-static double run_gather(void *arg)
+/* ---- whose time it is ---- */
+
+/* io_cpu_ns: CPU time of ZeroMQ's threads in this process; negative where the system does not tell.
+ */
+static double io_cpu_ns(void)
 {
-    double ns = run_dispatch(arg);
-    return ns < 0 ? ns : ((struct bench *)arg)->gather_ns;
+    double sum = 0;
+    DIR *tasks = opendir("/proc/self/task");
+    if (!tasks)
+        return -1;
+    for (struct dirent *d; (d = readdir(tasks));) {
+        char path[320], name[32] = "";
+        double ns = 0;
+        snprintf(path, sizeof(path), "/proc/self/task/%.200s/comm", d->d_name);
+        FILE *f = fopen(path, "r");
+        if (!f)
+            continue;
+        int is_io = fgets(name, sizeof(name), f) && strncmp(name, "ZMQbg/IO", 8) == 0;
+        fclose(f);
+        snprintf(path, sizeof(path), "/proc/self/task/%.200s/schedstat", d->d_name);
+        f = is_io ? fopen(path, "r") : NULL;
+        if (is_io && (!f || fscanf(f, "%lf", &ns) != 1))
+            ns = -1e300;
+        if (f)
+            fclose(f);
+        sum += ns;
+    }
+    closedir(tasks);
+    return sum;
+}
+
+struct spent {
+    double io, mine, all;
+};
+
+static struct spent spent_now(const struct bench *b)
+{
+    return (struct spent){io_cpu_ns(), cpu_ns(CLOCK_THREAD_CPUTIME_ID) - b->alone_ns,
+                          cpu_ns(CLOCK_PROCESS_CPUTIME_ID) - b->alone_ns};
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Medians: what disturbs a way is the system, and in a simulation that is simulated. */
+struct point {
+    double wire_ns, gather_ns, compute_ns; /* of one dispatch */
+    struct spent each;                     /* the same, CPU time */
+};
+
+static int point_take(struct bench *b, struct point *p)
+{
+    double wire[DISPATCHES], gather[DISPATCHES], compute_ns = 0;
+    if (run_dispatch(b) < 0)
+        return ERR_NET;
+    struct spent from = spent_now(b);
+    for (int i = 0; i < DISPATCHES; i++) {
+        wire[i] = run_dispatch(b);
+        if (wire[i] < 0)
+            return ERR_NET;
+        gather[i] = b->gather_ns;
+        compute_ns += b->compute_ns / DISPATCHES;
+    }
+    struct spent to = spent_now(b);
+    qsort(wire, DISPATCHES, sizeof(*wire), by_value);
+    qsort(gather, DISPATCHES, sizeof(*gather), by_value);
+    *p = (struct point){wire[DISPATCHES / 2],
+                        gather[DISPATCHES / 2],
+                        compute_ns,
+                        {(to.io - from.io) / DISPATCHES, (to.mine - from.mine) / DISPATCHES,
+                         (to.all - from.all) / DISPATCHES}};
+    return 0;
+}
+
+/* Who spends what. The scalars are those of the largest number of rows up to SHARE_ROWS: of a
+ * step's, not of a prompt's. */
+static void share_point(const struct bench *b, const struct point *p)
+{
+    struct cost_model *cost = &b->c->cost;
+    if (!(p->each.io > 0))
+        return; /* nothing is told, or there is no such thread */
+    cost_curve_add(&cost->hop, (b->bytes_out + b->bytes_in) / 2, p->each.io / 4);
+    if (b->n_row > SHARE_ROWS)
+        return;
+    double theirs = p->each.all - p->each.mine - p->each.io;
+    cost->send_ns = cost->take_ns = fmax(0, p->each.mine - p->gather_ns) / 2;
+    cost->answer_ns = fmax(0, theirs - p->compute_ns * team_size(b->c->worker_team));
+    /* There and back: four hops, and six threads that were asleep. */
+    cost->wake_ns = fmax(0, p->wire_ns - p->each.io - cost->take_ns) / 6;
 }
 
 static int curves(struct bench *b)
 {
     struct cost_model *cost = &b->c->cost;
     static const int rows[] = {1, 4, 16, 64, 256, ROWS_MAX};
-    cost->gather.n = cost->one_way.n = 0;
+    cost->gather.n = cost->one_way.n = cost->hop.n = 0;
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct point p;
         b->n_row = rows[i];
-        double wire = measure(b->c, run_dispatch, b), gather = measure(b->c, run_gather, b);
-        if (wire < 0 || gather < 0)
+        if (point_take(b, &p))
             return ERR_NET;
-        cost_curve_add(&cost->gather, b->bytes_out, gather);
-        cost_curve_add(&cost->one_way, (b->bytes_out + b->bytes_in) / 2, wire / 2);
+        cost_curve_add(&cost->gather, b->bytes_out, p.gather_ns);
+        cost_curve_add(&cost->one_way, (b->bytes_out + b->bytes_in) / 2, p.wire_ns / 2);
+        share_point(b, &p);
     }
     cost->receive_ns = 0; /* within the round trip */
     cost->wire_bytes = (double)dtype_bytes(precision_dtype(b->c->precision));

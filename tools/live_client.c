@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define POLL_MS         50
@@ -403,14 +404,23 @@ static void tear_down(struct live *l)
     curl_slist_free_all(l->fields);
 }
 
+static int64_t cpu_now(void)
+{
+    struct timespec t = {0};
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return t.tv_sec * NS_PER_S + t.tv_nsec;
+}
+
 int live_run(const struct live_config *config, struct load_result *out, struct err *err)
 {
     struct live l = {.config = *config, .out = out, .err = err};
     *out = (struct load_result){0};
     int rc = set_up(&l);
+    int64_t cpu_from_ns = cpu_now();
     l.start_ns = clock_now(&clock_real);
     rc = rc ? rc : run(&l);
     out->end_ns = out->wall_ns = now_ns(&l);
+    out->cpu_ns = cpu_now() - cpu_from_ns;
     tear_down(&l);
     if (rc)
         load_result_free(out);

@@ -2,6 +2,7 @@
  * placement, replica choice, load and seed. */
 #include "model/weights.h"
 #include "tools/loadtest.h"
+#include "tools/loadtest_hosts.h"
 #include "tools/loadtest_place.h"
 #include "tools/shapes.h"
 #include "tools/sim/sim.h"
@@ -19,7 +20,7 @@
 struct simulate {
     struct traffic traffic;
     const char *shape, *workers_text, *calibration, *coordinator_hw, *worker_hw, *precision_text;
-    const char *routes_text, *places_text, *replicas_text, *trace;
+    const char *routes_text, *places_text, *replicas_text, *trace, *hosts_text;
     double zipf, hot_share, domain_share, capacity, link_gbps, link_us;
     int64_t hot_experts, domains, redundant, coordinators, cores, threads, worker_threads;
     int64_t rows, chunk, seqs, waiting, kv_tokens, micro, split_rows, bank;
@@ -33,6 +34,7 @@ struct simulate {
     struct loadtest_place place[NAMES_MAX];
     int n_route, n_place, n_replica;
     char place_words[1024];
+    struct loadtest_hosts hosts;
 };
 
 static char about[4096];
@@ -108,10 +110,14 @@ static int parse(int argc, char **argv, struct simulate *s, struct err *err)
          1e6},
         {"link-us", 0, OPT_FLOAT, &s->link_us, "US", "one way, instead of theirs", 0, 1e7},
         {"precision", 0, OPT_STR, &s->precision_text, "P", "bf16 (default) or f32", 0, 0},
-        {"cores", 0, OPT_INT, &s->cores, "N",
-         "all on one machine of N cores (default: a machine each)", 0, 100000},
-        {"threads", 0, OPT_INT, &s->threads, "N", "of a coordinator on that machine (1)", 1, 1024},
-        {"worker-threads", 0, OPT_INT, &s->worker_threads, "N", "of a worker on it (1)", 1, 1024},
+        {"hosts", 0, OPT_STR, &s->hosts_text, "CPUS:WHO+..,..",
+         "who shares the CPUs of a host: 2:all, or\n16:coordinators+client,8:w0-3,8:w4-7 "
+         "(default: a machine each)",
+         0, 0},
+        {"cores", 0, OPT_INT, &s->cores, "N", "short for --hosts N:all", 0, 4096},
+        {"threads", 0, OPT_INT, &s->threads, "N", "of a coordinator on a host (1)", 1, 1024},
+        {"worker-threads", 0, OPT_INT, &s->worker_threads, "N", "of a worker on a host (1)", 1,
+         1024},
         {"route", 0, OPT_STR, &s->routes_text, "NAME,...",
          "how rows choose experts (zipf; with --trace: model)", 0, 0},
         {"placement", 0, OPT_STR, &s->places_text, "NAME,...",
@@ -271,6 +277,16 @@ static int model_get(struct simulate *s, struct err *err)
     return rc;
 }
 
+static int hosts_get(struct simulate *s, struct err *err)
+{
+    char all[32];
+    if (s->hosts_text && s->cores > 0)
+        return err_set(err, ERR_USAGE, "--cores and --hosts say the same: give one of them");
+    snprintf(all, sizeof(all), "%d:all", (int)s->cores);
+    return loadtest_hosts_parse(s->cores > 0 ? all : s->hosts_text, s->n_worker,
+                                (int)s->coordinators, &s->hosts, err);
+}
+
 static int mean_all(struct simulate *s, struct err *err)
 {
     s->precision = strcmp(s->precision_text, "f32") == 0 ? PRECISION_F32 : PRECISION_BF16;
@@ -281,6 +297,7 @@ static int mean_all(struct simulate *s, struct err *err)
         s->routes_text = s->trace ? "model" : "zipf";
     int rc = model_get(s, err);
     rc = rc ? rc : workers_parse(s, err);
+    rc = rc ? rc : hosts_get(s, err);
     rc = rc ? rc
             : strategies_get(STRATEGY_ROUTE, "--route", s->routes_text, s->route, &s->n_route, err);
     rc = rc ? rc : places_get(s, err);
@@ -332,7 +349,11 @@ static int run_one(const struct simulate *s, const struct combination *c, double
                              .n_worker = s->n_worker,
                              .speed = s->speed,
                              .n_coordinator = (int)s->coordinators,
-                             .cores = (int)s->cores,
+                             .n_host = s->hosts.n_host,
+                             .host_cpus = s->hosts.cpus,
+                             .worker_host = s->hosts.worker,
+                             .coord_host = s->hosts.coordinator,
+                             .client_host = s->hosts.client,
                              .threads = (int)s->threads,
                              .worker_threads = (int)s->worker_threads,
                              .rows_max = (int)s->rows,
@@ -439,6 +460,8 @@ static json_t *settings_of(const struct simulate *s)
                   (json_int_t)s->rows, "micro_batches", (json_int_t)s->micro);
     if (s->cores > 0)
         json_object_set_new(o, "one_machine_of_cores", json_integer(s->cores));
+    if (s->hosts_text)
+        json_object_set_new(o, "hosts", json_string(s->hosts_text));
     if (s->trace)
         json_object_set_new(o, "trace", json_string(s->trace));
     else
@@ -469,6 +492,7 @@ int loadtest_simulate(int argc, char **argv)
     if (s) {
         free(s->desc);
         free(s->speed);
+        loadtest_hosts_free(&s->hosts);
     }
     free(s);
     return err_exit_code(rc);

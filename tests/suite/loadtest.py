@@ -166,6 +166,8 @@ def mistakes_are_one_clear_line(tmp, csv):
         (2, ["simulate", "tiny-moe", "--warmup", "60"], "leaves nothing"),
         (3, ["simulate", "tiny-moe", "--calibration", bad], "no calibration"),
         (2, ["simulate"], "which model?"),
+        (2, ["simulate", "tiny-moe", "--hosts", "2:w0-99"], "there are 8"),
+        (2, ["simulate", "tiny-moe", "--hosts", "2:all", "--cores", "2"], "give one of them"),
         (4, ["live", "http://127.0.0.1:1"], "127.0.0.1:1"),
         (2, ["live", "ftp://x"], "not the address of a server"),
         (3, ["compare", bad], "no load-test report"),
@@ -229,7 +231,22 @@ def calibration_feeds_the_simulator(tmp):
                                          "--threads", "1", "--worker-threads", "1"])
     expect(status == 0, err)
     out = os.path.join(tmp, "cal.json")
+    with open(file, encoding="utf-8") as f:
+        measured = json.load(f)
+    expect(measured["ns"]["hop"] and all(ns > 0 for _, ns in measured["ns"]["hop"]), str(measured["ns"]["hop"]))
+    run("simulate", "tiny-moe", "-c", file, "--workers", "2", "--hosts", "2:all", *FAST, "--json", out)
+    shared = report_of(out)
+    expect(shared["settings"]["hosts"] == "2:all", str(shared["settings"]))
     run("simulate", "tiny-moe", "-c", file, "--workers", "2", *FAST, "--json", out)
+    apart = report_of(out)
+    expect(shared["runs"][0]["latency_ms"]["total"]["mean"] > apart["runs"][0]["latency_ms"]["total"]["mean"],
+           "who shares two CPUs must not be faster than who has one alone")
+    measured["sharing"]["wake_ns"] = -1
+    spoiled = os.path.join(tmp, "spoiled.json")
+    with open(spoiled, "w", encoding="utf-8") as f:
+        json.dump(measured, f)
+    status, _, err = run_sigmoe(SIGMOE, ["loadtest", "simulate", "tiny-moe", "-c", spoiled])
+    expect(status == 3 and "wake_ns" in err and err.count("\n") == 1, err)
     expect("measured on" in report_of(out)["settings"]["costs"], report_of(out)["settings"]["costs"])
     run("simulate", "qwen3-30b-a3b", "-c", file, "--workers", "2", *FAST, "--json", out)
     expect("roofline over what was measured" in report_of(out)["settings"]["costs"],

@@ -30,6 +30,11 @@ struct hardware {
     double message_ns;         /* CPU time of the coordinator for a message, each way */
 };
 
+/* CPU time of a thread that speaks HTTP. */
+struct front_cost {
+    double request_ns, token_ns;
+};
+
 struct cost_model {
     /* The coordinator, rows -> ns. */
     struct cost_curve attn;    /* norm, q k v, output projection */
@@ -47,8 +52,16 @@ struct cost_model {
     struct cost_curve gather;  /* bytes -> ns: the coordinator builds and sends one message */
     struct cost_curve one_way; /* bytes -> ns from send to the peer's hands */
     double receive_ns;         /* the coordinator takes one reply */
-    double link_s;             /* bytes a second through the coordinator's port */
-    double wire_bytes;         /* bytes of one value of a row */
+    /* Where both ends are on hosts whose CPUs they share (sim_host.c). */
+    struct cost_curve hop; /* bytes -> ns of the CPU: a process's messages are moved by a thread */
+    double wake_ns;        /* until a thread runs on an idle CPU */
+    double send_ns;        /* the coordinator hands one message over, once it is built */
+    double take_ns;        /* and takes one reply */
+    double answer_ns;      /* a worker takes and answers a message, besides computing */
+    struct cost_curve memory; /* threads that read memory -> bytes a second of all of them */
+    struct front_cost server, client;
+    double link_s;     /* bytes a second through the coordinator's port */
+    double wire_bytes; /* bytes of one value of a row */
     struct hardware coordinator, worker;
     char source[256]; /* "roofline", or the calibration's file and machine */
 };

@@ -23,8 +23,9 @@ struct named_curve {
 #field, offsetof(struct cost_model, field), needed                                         \
     }
 static const struct named_curve curves[] = {
-    CURVE(attn, 1),    CURVE(context, 1), CURVE(gate, 1),   CURVE(dense, 0),  CURVE(shared, 0),
-    CURVE(combine, 1), CURVE(head, 1),    CURVE(expert, 1), CURVE(gather, 1), CURVE(one_way, 1),
+    CURVE(attn, 1),   CURVE(context, 1), CURVE(gate, 1), CURVE(dense, 0),
+    CURVE(shared, 0), CURVE(combine, 1), CURVE(head, 1), CURVE(expert, 1),
+    CURVE(gather, 1), CURVE(one_way, 1), CURVE(hop, 0),
 };
 #define N_CURVE (sizeof(curves) / sizeof(curves[0]))
 
@@ -41,6 +42,19 @@ static json_t *shape_json(const struct model_desc *d, enum precision p)
                      d->n_head, "n_kv_head", d->n_kv_head, "d_head", d->d_head, "d_ff", d->d_ff,
                      "n_expert", d->n_expert, "top_k", d->top_k, "d_ff_expert", d->d_ff_expert,
                      "d_ff_shared", d->d_ff_shared, "vocab", d->vocab);
+}
+
+/* What sharing a host costs; files of before it was measured have none of it. */
+static json_t *sharing_json(const struct cost_model *c)
+{
+    json_t *memory = json_array();
+    for (int i = 0; i < c->memory.n; i++)
+        json_array_append_new(memory, json_pack("[f, f]", c->memory.x[i], c->memory.y[i]));
+    return json_pack("{s:f, s:f, s:f, s:f, s:o, s:{s:f, s:f}, s:{s:f, s:f}}", "wake_ns", c->wake_ns,
+                     "send_ns", c->send_ns, "take_ns", c->take_ns, "answer_ns", c->answer_ns,
+                     "memory_bytes_per_s", memory, "server_ns", "request", c->server.request_ns,
+                     "token", c->server.token_ns, "client_ns", "request", c->client.request_ns,
+                     "token", c->client.token_ns);
 }
 
 static json_t *hardware_json(const struct hardware *h)
@@ -63,13 +77,15 @@ int cost_save(const char *path, const struct model_desc *desc, enum precision pr
         json_object_set_new(ns, curves[i].name, points);
     }
     json_t *root = json_pack(
-        "{s:i, s:{s:s, s:s, s:i, s:i, s:i}, s:s, s:s, s:o, s:o, s:f, s:f, s:f, s:f, s:f, s:o, s:o}",
+        "{s:i, s:{s:s, s:s, s:i, s:i, s:i}, s:s, s:s, s:o, s:o, s:f, s:f, s:f, s:f, s:f, s:o, s:o, "
+        "s:o}",
         "sigmoe_calibration", CALIBRATION_VERSION, "host", "name", c->host, "isa", c->isa, "cpus",
         c->cpus, "threads", c->threads, "worker_threads", c->worker_threads, "model", c->model,
         "transport", c->transport, "shape", shape_json(desc, precision), "ns", ns, "expert_call_ns",
         cost.expert_call_ns, "span_ns", cost.span_ns, "receive_ns", cost.receive_ns,
         "link_bytes_per_s", cost.link_s, "wire_value_bytes", cost.wire_bytes, "coordinator",
-        hardware_json(&cost.coordinator), "worker", hardware_json(&cost.worker));
+        hardware_json(&cost.coordinator), "worker", hardware_json(&cost.worker), "sharing",
+        sharing_json(&cost));
     if (!root)
         return err_set(err, ERR_NOMEM, "no memory for the calibration");
     int bad = json_dump_file(root, path, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
@@ -86,14 +102,16 @@ static int number(const json_t *o, const char *path, const char *key, double *ou
     return 0;
 }
 
-static int curve_read(const json_t *ns, const char *path, const struct named_curve *named,
+static int curve_read(const json_t *of, const char *path, const char *name, int needed,
                       struct cost_curve *curve, struct err *err)
 {
-    const json_t *points = json_object_get(ns, named->name), *point;
+    const json_t *points = json_object_get(of, name), *point;
     size_t i;
     curve->n = 0;
-    if (!json_is_array(points) || (named->needed && json_array_size(points) == 0))
-        return err_set(err, ERR_MODEL, "%s: ns.%s must be a list of [x, ns]", path, named->name);
+    if (!points && !needed)
+        return 0;
+    if (!json_is_array(points) || (needed && json_array_size(points) == 0))
+        return err_set(err, ERR_MODEL, "%s: %s must be a list of [x, y]", path, name);
     json_array_foreach(points, i, point)
     {
         double x = json_number_value(json_array_get(point, 0));
@@ -101,8 +119,8 @@ static int curve_read(const json_t *ns, const char *path, const struct named_cur
         if (json_array_size(point) != 2 || !isfinite(x) || !isfinite(y) ||
             cost_curve_add(curve, x, y))
             return err_set(err, ERR_MODEL,
-                           "%s: ns.%s point %zu: at most %d points [x, ns], x ascending", path,
-                           named->name, i, COST_POINTS);
+                           "%s: %s point %zu: at most %d points [x, y], x ascending", path, name, i,
+                           COST_POINTS);
     }
     return 0;
 }
@@ -121,6 +139,27 @@ static int hardware_read(const json_t *root, const char *path, const char *key, 
     if (rc == 0 && (h->flop_s <= 0 || h->bytes_s <= 0 || h->link_s <= 0))
         rc = err_set(err, ERR_MODEL, "%s: rates of '%s' must be above 0", path, key);
     return rc;
+}
+
+static int front_read(const json_t *sharing, const char *path, const char *key,
+                      struct front_cost *f, struct err *err)
+{
+    const json_t *o = json_object_get(sharing, key);
+    int rc = number(o, path, "request", &f->request_ns, err);
+    return rc ? rc : number(o, path, "token", &f->token_ns, err);
+}
+
+static int sharing_read(const json_t *o, const char *path, struct cost_model *cost, struct err *err)
+{
+    if (!o) /* a file of before it was measured */
+        return 0;
+    int rc = number(o, path, "wake_ns", &cost->wake_ns, err);
+    rc = rc ? rc : number(o, path, "send_ns", &cost->send_ns, err);
+    rc = rc ? rc : number(o, path, "take_ns", &cost->take_ns, err);
+    rc = rc ? rc : number(o, path, "answer_ns", &cost->answer_ns, err);
+    rc = rc ? rc : curve_read(o, path, "memory_bytes_per_s", 0, &cost->memory, err);
+    rc = rc ? rc : front_read(o, path, "server_ns", &cost->server, err);
+    return rc ? rc : front_read(o, path, "client_ns", &cost->client, err);
 }
 
 static void text_read(const json_t *o, const char *key, char *out, size_t size)
@@ -147,7 +186,7 @@ static int read_root(const json_t *root, const char *path, struct calibration *c
     c->worker_threads = (int)json_integer_value(json_object_get(host, "worker_threads"));
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < N_CURVE; i++)
-        rc = curve_read(ns, path, &curves[i], curve_at(cost, i), err);
+        rc = curve_read(ns, path, curves[i].name, curves[i].needed, curve_at(cost, i), err);
     rc = rc ? rc : number(root, path, "expert_call_ns", &cost->expert_call_ns, err);
     rc = rc ? rc : number(root, path, "span_ns", &cost->span_ns, err);
     rc = rc ? rc : number(root, path, "receive_ns", &cost->receive_ns, err);
@@ -155,6 +194,7 @@ static int read_root(const json_t *root, const char *path, struct calibration *c
     rc = rc ? rc : number(root, path, "wire_value_bytes", &cost->wire_bytes, err);
     rc = rc ? rc : hardware_read(root, path, "coordinator", &cost->coordinator, err);
     rc = rc ? rc : hardware_read(root, path, "worker", &cost->worker, err);
+    rc = rc ? rc : sharing_read(json_object_get(root, "sharing"), path, cost, err);
     if (rc == 0 && cost->link_s <= 0)
         rc = err_set(err, ERR_MODEL, "%s: link_bytes_per_s must be above 0", path);
     return rc;

@@ -28,41 +28,6 @@ int in_figures(const struct sim *sim, int64_t at_ns)
     return at_ns >= sim->out->warmup_ns && at_ns < sim->out->duration_ns;
 }
 
-/* A message is there when the wire has carried it and when the coordinator's port, which takes one
- * after the other, has let it through, whichever is later. */
-static int64_t through_port(const struct sim *sim, int64_t *port_ns, int64_t at_ns, double bytes)
-{
-    int64_t free_ns = *port_ns > at_ns ? *port_ns : at_ns;
-    *port_ns = free_ns + (int64_t)(1e9 * bytes / sim->cost->link_s);
-    return *port_ns;
-}
-
-static void count_bytes(struct sim *sim, uint64_t *sum, double bytes)
-{
-    *sum += (uint64_t)bytes;
-    struct load_slice *slice = slice_at(sim, sim->now_ns);
-    if (slice)
-        slice->bytes += bytes;
-}
-
-int64_t wire_send(struct sim *sim, struct coord *c, int64_t at_ns, double bytes)
-{
-    int64_t latency_ns = (int64_t)cost_at(&sim->cost->one_way, 0);
-    int64_t port_ns = through_port(sim, &c->egress_ns, at_ns, bytes) + latency_ns;
-    int64_t wire_ns = at_ns + (int64_t)cost_at(&sim->cost->one_way, bytes);
-    count_bytes(sim, &sim->out->bytes_sent, bytes);
-    return port_ns > wire_ns ? port_ns : wire_ns;
-}
-
-int64_t wire_reply(struct sim *sim, struct coord *c, int64_t at_ns, double bytes)
-{
-    int64_t latency_ns = (int64_t)cost_at(&sim->cost->one_way, 0);
-    int64_t port_ns = through_port(sim, &c->ingress_ns, at_ns + latency_ns, bytes);
-    int64_t wire_ns = at_ns + (int64_t)cost_at(&sim->cost->one_way, bytes);
-    count_bytes(sim, &sim->out->bytes_received, bytes);
-    return port_ns > wire_ns ? port_ns : wire_ns;
-}
-
 /* ---- set up ---- */
 
 static int or_default(int value, int otherwise)
@@ -138,26 +103,47 @@ static int holders_count(struct sim *sim)
     return rc;
 }
 
+struct host *host_of(struct sim *sim, const int *index, int i)
+{
+    if (sim->config.cores > 0)
+        return &sim->host[0];
+    return index && index[i] >= 0 ? &sim->host[index[i]] : NULL;
+}
+
+static int hosts_create(struct sim *sim)
+{
+    const struct sim_config *s = &sim->config;
+    int n = s->cores > 0 ? 1 : s->n_host, rc = 0;
+    sim->host = calloc((size_t)n + 1, sizeof(*sim->host));
+    if (!sim->host)
+        rc = ERR_NOMEM;
+    for (int i = 0; rc == 0 && i < n; i++) {
+        rc = host_create(&sim->host[i], s->cores > 0 ? s->cores : s->host_cpus[i]);
+        sim->n_host = i + 1;
+    }
+    struct host *client = s->client_host > 0 ? &sim->host[s->client_host - 1] : NULL;
+    rc = rc ? rc : desk_create(&sim->client, client, NULL);
+    return rc ? err_set(sim->err, rc, "no memory for %d hosts", n) : 0;
+}
+
 static int workers_create(struct sim *sim)
 {
     const struct sim_config *s = &sim->config;
     size_t n = (size_t)s->n_worker;
     sim->worker = calloc(n, sizeof(*sim->worker));
-    sim->host.running = calloc(n + (size_t)s->n_coordinator, sizeof(struct task *));
-    sim->host.n_core = s->cores;
     sim->speed = s->speed ? calloc(n, sizeof(*sim->speed)) : NULL;
-    if (!sim->worker || !sim->host.running || (s->speed && !sim->speed))
+    if (!sim->worker || (s->speed && !sim->speed))
         return err_set(sim->err, ERR_NOMEM, "no memory for %d workers", s->n_worker);
     for (int i = 0; i < s->n_worker; i++) {
         struct sim_worker *w = &sim->worker[i];
+        struct host *host = host_of(sim, s->worker_host, i);
         w->id = i;
         w->speed = s->speed ? s->speed[i] : 1;
         if (sim->speed)
             sim->speed[i] = (float)w->speed;
-        w->task = (struct task){.done = worker_done, .owner = w, .threads = s->worker_threads};
-        w->task.host = s->cores > 0 ? &sim->host : NULL;
         w->queue = queue_create(s->desc->n_layer);
-        if (!w->queue)
+        if (!w->queue || task_create(&w->task, host, s->worker_threads, worker_done, w) ||
+            porter_create(&w->porter, host))
             return err_set(sim->err, ERR_NOMEM, "no memory for the queue of worker %d", i);
     }
     return 0;
@@ -225,6 +211,7 @@ static int set_up(struct sim *sim)
     int rc = holders_count(sim);
     rc = rc ? rc : result_create(sim);
     rc = rc ? rc : scratch_create(sim);
+    rc = rc ? rc : hosts_create(sim);
     rc = rc ? rc : workers_create(sim);
     sim->coord = rc ? NULL : calloc((size_t)s->n_coordinator, sizeof(*sim->coord));
     if (rc == 0 && !sim->coord)
@@ -247,7 +234,7 @@ static void arrival_event(struct sim *sim)
 {
     int request = sim->next_arrival++;
     sim->n_open++;
-    coord_arrival(sim, &sim->coord[request % sim->config.n_coordinator], request);
+    desk_put(sim, &sim->client, (struct sim_word){.request = request});
     arrival_next(sim);
 }
 
@@ -277,11 +264,8 @@ static void take(struct sim *sim, const struct event *e)
     case EVENT_HOST:
         host_event(sim, e->what, e->version);
         break;
-    case EVENT_MESSAGE:
-        worker_take_message(sim, e->what);
-        break;
-    case EVENT_REPLY:
-        coord_reply(sim, e->what);
+    case EVENT_LAND:
+        message_landed(sim, e->what);
         break;
     case EVENT_SLICE:
         slice_event(sim);
@@ -350,12 +334,17 @@ static void tear_down(struct sim *sim)
         while (q && queue_take(q, INT64_MAX / 2))
             ;
         queue_destroy(q);
+        task_destroy(&sim->worker[i].task);
+        porter_destroy(&sim->worker[i].porter);
     }
     for (int i = 0; sim->coord && i < sim->config.n_coordinator; i++)
         coord_destroy(&sim->coord[i]);
     free(sim->coord);
     free(sim->worker);
-    free(sim->host.running);
+    for (int i = 0; i < sim->n_host; i++)
+        host_destroy(&sim->host[i]);
+    free(sim->host);
+    desk_destroy(&sim->client);
     free(sim->speed);
     free(sim->prompt);
     free(sim->slot_expert);

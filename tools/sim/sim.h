@@ -25,9 +25,15 @@ struct sim_config {
     int n_worker;
     const double *speed; /* [n_worker] relative; NULL: all 1 */
     int n_coordinator;   /* requests go to them in turn */
-    /* Where they run. cores 0: everybody on machines of their own. Otherwise all coordinators and
-     * workers share one machine of that many cores, each computing with `threads`. */
+    /* Where they run. Who is on no host has a machine of its own, with as many CPUs as threads.
+     * Coordinators' fronts are where their coordinators are. cores > 0: all coordinators and
+     * workers share one host of that many CPUs, whatever is said below. */
     int cores, threads, worker_threads;
+    int n_host;
+    const int *host_cpus;   /* [n_host] */
+    const int *worker_host; /* [n_worker] index, or -1; NULL: none is on one */
+    const int *coord_host;  /* [n_coordinator] the same */
+    int client_host;        /* index + 1 of who sends all requests; 0: on none */
 
     /* Of each coordinator, as of engine_config. 0: its defaults. */
     int rows_max, prefill_chunk, seqs_max, waiting_max, kv_tokens, n_micro, micro_rows_min;

@@ -25,8 +25,10 @@ int coord_create(struct sim *sim, struct coord *c, int id)
         return err_set(err, ERR_NOMEM, "no memory for coordinator %d", id);
     for (int i = 0; i < c->kv.n_page; i++)
         c->kv.free_page[i] = c->kv.n_page - 1 - i;
-    c->task = (struct task){.done = coord_done, .owner = c, .threads = s->threads};
-    c->task.host = s->cores > 0 ? &sim->host : NULL;
+    struct host *host = host_of(sim, s->coord_host, id);
+    if (task_create(&c->task, host, s->threads, coord_done, c) || porter_create(&c->porter, host) ||
+        desk_create(&c->front, host, c))
+        return err_set(err, ERR_NOMEM, "no memory for coordinator %d", id);
     struct sched_config sc = {s->rows_max, s->prefill_chunk, s->seqs_max, s->waiting_max};
     return sched_init(&c->sched, &sc, &c->kv, err);
 }
@@ -35,6 +37,9 @@ void coord_destroy(struct coord *c)
 {
     if (c->sched.running)
         sched_fini(&c->sched);
+    task_destroy(&c->task);
+    porter_destroy(&c->porter);
+    desk_destroy(&c->front);
     free(c->kv.free_page);
     free(c->load);
     for (int i = 0; i < 2; i++) {
@@ -140,11 +145,13 @@ void coord_arrival(struct sim *sim, struct coord *c, int request)
 
 /* ---- arrows ---- */
 
-static void begin_arrow(struct sim *sim, struct coord *c, int micro, enum arrow arrow, double ns)
+/* memory_ns: of ns, what reading weights takes. */
+static void begin_arrow(struct sim *sim, struct coord *c, int micro, enum arrow arrow, double ns,
+                        double memory_ns)
 {
     c->arrow = arrow;
     c->arrow_micro = micro;
-    task_start(sim, &c->task, ns);
+    task_start(sim, &c->task, ns, ns > 0 ? memory_ns / ns : 0);
 }
 
 static double attention_ns(const struct sim *sim, const struct coord *c, int micro)
@@ -161,11 +168,13 @@ static double attention_ns(const struct sim *sim, const struct coord *c, int mic
 static void start_layer(struct sim *sim, struct coord *c, int micro)
 {
     const struct sim_micro *m = &c->micro[micro];
-    double ns = attention_ns(sim, c, micro);
+    double ns = attention_ns(sim, c, micro), read_ns = cost_at(&sim->cost->attn, 1);
     if (sim->config.desc->layer[m->layer].sparse)
-        begin_arrow(sim, c, micro, ARROW_ATTENTION, ns + cost_at(&sim->cost->gate, m->n_row));
+        begin_arrow(sim, c, micro, ARROW_ATTENTION, ns + cost_at(&sim->cost->gate, m->n_row),
+                    read_ns);
     else
-        begin_arrow(sim, c, micro, ARROW_DENSE, ns + cost_at(&sim->cost->dense, m->n_row));
+        begin_arrow(sim, c, micro, ARROW_DENSE, ns + cost_at(&sim->cost->dense, m->n_row),
+                    read_ns + cost_at(&sim->cost->dense, 1));
 }
 
 static void count_dispatch(struct sim *sim, const struct sim_micro *m)
@@ -209,6 +218,26 @@ static void job_init(struct sim *sim, struct coord *c, int micro, int i)
     j->part = &m->plan->part[i];
     j->plan = m->plan;
     j->worker = &sim->worker[j->part->worker];
+    j->bytes = (double)j->part->n_row * sim->config.desc->d_model * sim->cost->wire_bytes +
+               4.0 * j->part->n_assign + HEADER_BYTES;
+}
+
+static double build_ns(const struct sim *sim, const struct sim_job *job)
+{
+    return cost_at(&sim->cost->gather, job->bytes) +
+           (job->coord->task.host ? sim->cost->send_ns : 0);
+}
+
+/* On a host who is woken by one message may take the CPU from who builds the next one, so each is a
+ * piece of work of its own; the shared expert comes behind them. */
+static void build_next(struct sim *sim, struct coord *c, int micro)
+{
+    struct sim_micro *m = &c->micro[micro];
+    if (m->n_sent < m->plan->n_part)
+        begin_arrow(sim, c, micro, ARROW_BUILD, build_ns(sim, &m->job[m->n_sent]), 0);
+    else
+        begin_arrow(sim, c, micro, ARROW_SEND, cost_at(&sim->cost->shared, m->n_row),
+                    cost_at(&sim->cost->shared, 1));
 }
 
 /* The gate has chosen: messages leave one after another, each once it is built; then the shared
@@ -226,20 +255,22 @@ static void send_all(struct sim *sim, struct coord *c, int micro)
     count_dispatch(sim, m);
     double built_ns = 0;
     for (int i = 0; i < m->plan->n_part; i++) {
-        const struct sim_part *p = &m->plan->part[i];
-        double bytes = (double)p->n_row * sim->config.desc->d_model * cost->wire_bytes +
-                       4.0 * p->n_assign + HEADER_BYTES;
-        built_ns += cost_at(&cost->gather, bytes);
         job_init(sim, c, micro, i);
-        int64_t at_ns = wire_send(sim, c, sim->now_ns + (int64_t)built_ns, bytes);
-        heap_push(&sim->heap, at_ns, EVENT_MESSAGE, &m->job[i], 0);
-        c->load[p->worker] += p->n_assign;
+        built_ns += build_ns(sim, &m->job[i]);
+        c->load[m->plan->part[i].worker] += m->plan->part[i].n_assign;
+        if (!c->task.host)
+            message_send(sim, &m->job[i], sim->now_ns + (int64_t)built_ns);
     }
     m->state = SIM_AWAY;
     m->n_left = m->plan->n_part;
+    m->n_sent = 0;
     m->seen_done = 0;
     m->sent_ns = sim->now_ns;
-    begin_arrow(sim, c, micro, ARROW_SEND, built_ns + cost_at(&cost->shared, m->n_row));
+    if (c->task.host)
+        build_next(sim, c, micro);
+    else
+        begin_arrow(sim, c, micro, ARROW_SEND, built_ns + cost_at(&cost->shared, m->n_row),
+                    cost_at(&cost->shared, 1));
 }
 
 /* One arrow of micro-batch i, if it can take one (engine.c, advance). */
@@ -249,9 +280,11 @@ static int advance(struct sim *sim, struct coord *c, int i)
     if (m->state == SIM_AWAY) {
         if (!m->seen_done)
             return 0;
-        double ns =
-            cost_at(&sim->cost->combine, m->n_row) + m->plan->n_part * sim->cost->receive_ns;
-        begin_arrow(sim, c, i, ARROW_COMBINE, ns);
+        double ns = cost_at(&sim->cost->combine, m->n_row);
+        ns += c->task.host ? c->n_unread * sim->cost->take_ns
+                           : m->plan->n_part * sim->cost->receive_ns;
+        c->n_unread = 0;
+        begin_arrow(sim, c, i, ARROW_COMBINE, ns, 0);
         return 1;
     }
     if (m->layer == sim->config.desc->n_layer)
@@ -272,7 +305,8 @@ static void head_begin(struct sim *sim, struct coord *c)
         const struct sched_span *s = &c->sched.span[i];
         n += s->pos + s->end - s->begin == s->seq->n_token;
     }
-    begin_arrow(sim, c, 0, ARROW_HEAD, n > 0 ? cost_at(&sim->cost->head, n) : 0);
+    begin_arrow(sim, c, 0, ARROW_HEAD, n > 0 ? cost_at(&sim->cost->head, n) : 0,
+                n > 0 ? cost_at(&sim->cost->head, 1) : 0);
 }
 
 /* coord_next: the engine's loop. A pass asks the pool, then tries each micro-batch once. */
@@ -310,26 +344,13 @@ static void coord_next(struct sim *sim, struct coord *c)
 
 static void token_out(struct sim *sim, struct coord *c, struct seq *seq)
 {
-    struct load_request *r = request_of(sim, seq);
-    int64_t begin_ns = (int64_t)(sim->config.warmup_s * (double)NS_PER_S);
-    if (r->n_got == 0)
-        r->first_ns = sim->now_ns;
-    else if (r->due_ns >= begin_ns)
-        samples_add(&sim->out->gap_ms, (double)(sim->now_ns - r->last_ns) / (double)NS_PER_MS);
-    r->last_ns = sim->now_ns;
-    r->n_got++;
-    if (in_figures(sim, sim->now_ns))
-        sim->out->tokens++;
-    struct load_slice *slice = slice_at(sim, sim->now_ns);
-    if (slice)
-        slice->tokens++;
+    int request = (int)(seq->id - 1), n = seq->n_token - seq->n_prompt + 1;
     seq_append(seq, 0);
-    if (seq->n_token - seq->n_prompt >= seq->request.max_tokens) {
-        r->status = REQUEST_OK;
-        sim->n_open--;
+    if (n >= seq->request.max_tokens) {
         sched_remove(&c->sched, seq);
         seq_destroy(seq);
     }
+    desk_put(sim, &c->front, (struct sim_word){request, n});
 }
 
 static void step_end(struct sim *sim, struct coord *c)
@@ -362,6 +383,47 @@ static void count_busy(struct sim *sim, struct coord *c)
         c->busy_ns += (double)(sim->now_ns - c->task.begun_ns);
 }
 
+/* It has waited, and a micro-batch's replies are all there. */
+static void wait_end(struct sim *sim, struct coord *c)
+{
+    c->waiting = 0;
+    double waited_s = (double)(sim->now_ns - c->waiting_ns) / (double)NS_PER_S;
+    sim->out->wait_s += waited_s;
+    struct load_slice *slice = slice_at(sim, sim->now_ns);
+    if (slice)
+        slice->stall_s += waited_s;
+    coord_next(sim, c);
+}
+
+/* Replies are taken one by one; who waits for more of them sleeps in between. */
+static void read_next(struct sim *sim, struct coord *c)
+{
+    if (c->n_unread > 0) {
+        c->n_unread--;
+        begin_arrow(sim, c, 0, ARROW_READ, sim->cost->take_ns, 0);
+        return;
+    }
+    for (int i = 0; i < c->n_micro; i++)
+        if (c->micro[i].state == SIM_AWAY && c->micro[i].n_left == 0) {
+            wait_end(sim, c);
+            return;
+        }
+}
+
+void coord_reply(struct sim *sim, struct sim_job *j)
+{
+    struct coord *c = j->coord;
+    struct sim_micro *m = &c->micro[j->micro];
+    c->load[j->part->worker] -= j->part->n_assign;
+    m->n_left--;
+    if (c->task.host) {
+        c->n_unread++;
+        if (c->waiting && !c->task.running)
+            read_next(sim, c);
+    } else if (m->n_left == 0 && c->waiting)
+        wait_end(sim, c);
+}
+
 void coord_done(struct sim *sim, void *owner)
 {
     struct coord *c = owner;
@@ -381,25 +443,16 @@ void coord_done(struct sim *sim, void *owner)
         m->state = SIM_READY;
         m->layer++;
         break;
+    case ARROW_BUILD:
+        message_send(sim, &m->job[m->n_sent++], sim->now_ns);
+        build_next(sim, c, c->arrow_micro);
+        return;
+    case ARROW_READ:
+        read_next(sim, c);
+        return;
     case ARROW_SEND:
     case ARROW_NONE:
         break;
     }
-    coord_next(sim, c);
-}
-
-void coord_reply(struct sim *sim, struct sim_job *j)
-{
-    struct coord *c = j->coord;
-    struct sim_micro *m = &c->micro[j->micro];
-    c->load[j->part->worker] -= j->part->n_assign;
-    if (--m->n_left > 0 || !c->waiting)
-        return;
-    c->waiting = 0;
-    double waited_s = (double)(sim->now_ns - c->waiting_ns) / (double)NS_PER_S;
-    sim->out->wait_s += waited_s;
-    struct load_slice *slice = slice_at(sim, sim->now_ns);
-    if (slice)
-        slice->stall_s += waited_s;
     coord_next(sim, c);
 }

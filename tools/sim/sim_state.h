@@ -12,7 +12,13 @@ struct sim;
 
 /* ---- events ---- */
 
-enum event_kind { EVENT_ARRIVAL, EVENT_TASK, EVENT_HOST, EVENT_MESSAGE, EVENT_REPLY, EVENT_SLICE };
+enum event_kind {
+    EVENT_ARRIVAL,
+    EVENT_TASK,
+    EVENT_HOST,
+    EVENT_LAND, /* a message has crossed to the other side's host */
+    EVENT_SLICE
+};
 struct event {
     int64_t at_ns;
     uint64_t order; /* ties: first made, first taken */
@@ -30,26 +36,80 @@ void heap_push(struct heap *h, int64_t at_ns, enum event_kind kind, void *what, 
 int heap_pop(struct heap *h, struct event *out);
 void heap_free(struct heap *h);
 
-/* ---- machines ---- */
+/* ---- hosts ---- */
 
-/* A task is one computation at a time of one coordinator or worker. On a machine with fewer cores
- * than threads that want to run, all running tasks slow down alike. */
+/* A task is one computation at a time of one coordinator, worker, front or client, by n_thread
+ * threads that share its work. Without a host it has a machine of its own and takes as long as its
+ * work; on a host its threads meet those of others (sim_host.c). */
+typedef void task_fn(struct sim *sim, void *owner);
+struct sim_thread {
+    struct task *task;
+    int cpu, runnable; /* where it runs or ran last; it runs or waits to */
+    double load;       /* of the time it was runnable, faded, as of load_ns */
+    int64_t load_ns;
+    struct sim_thread *next;  /* of the host */
+    struct sim_thread *below; /* in a line of those that wait for the CPU */
+};
 struct task {
-    void (*done)(struct sim *sim, void *owner);
+    task_fn *done; /* may start the task again */
     void *owner;
-    struct host *host; /* NULL: a machine of its own */
-    int threads, running;
-    double left_ns;
+    struct host *host;
+    int n_thread, running;
+    struct sim_thread *thread; /* [n_thread]; NULL without a host */
+    double left_ns, memory;    /* summed over threads; part of the time that memory bounds */
     int64_t begun_ns;
 };
+struct sim_cpu {
+    struct sim_thread *run, *waiting;
+};
 struct host {
-    int n_core, n_running;
-    struct task **running;
+    struct sim_cpu *cpu; /* [n_cpu] */
+    int n_cpu, n_thread;
+    struct sim_thread *threads; /* all of them */
+    int waker;                  /* the CPU of who wakes others now, or -1 */
     int64_t updated_ns;
     uint64_t version;
 };
-void task_start(struct sim *sim, struct task *task, double work_ns);
+int host_create(struct host *h, int n_cpu);
+void host_destroy(struct host *h);
+int task_create(struct task *task, struct host *host, int n_thread, task_fn *done, void *owner);
+void task_destroy(struct task *task);
+/* task_start: work_ns of each thread's time. memory in [0, 1]: how much of it goes to memory. */
+void task_start(struct sim *sim, struct task *task, double work_ns, double memory);
 void host_event(struct sim *sim, struct host *host, uint64_t version);
+
+/* ---- messages on hosts ---- */
+
+/* A process's thread that moves messages (ZeroMQ's), one after the other. */
+struct sim_porter {
+    struct task task;
+    struct sim_job *first, **last;
+};
+int porter_create(struct sim_porter *p, struct host *host);
+void porter_destroy(struct sim_porter *p);
+/* message_send: a request of job->bytes is built, or (of who is on no host) will be at at_ns.
+ * message_reply: a worker has its reply. They end in worker_take_message and coord_reply. */
+void message_send(struct sim *sim, struct sim_job *job, int64_t at_ns);
+void message_reply(struct sim *sim, struct sim_job *job, double bytes);
+void message_landed(struct sim *sim, struct sim_job *job); /* EVENT_LAND */
+
+/* ---- front and client ---- */
+
+/* What a server's HTTP thread, or the client, still has to do, in order. */
+struct sim_word {
+    int request, token; /* token 0: the request itself */
+};
+struct sim_desk {
+    struct task task;
+    struct coord *coord;   /* whose front; NULL: the client's */
+    struct sim_word *word; /* [n_max] ring */
+    int n, n_max, head;
+};
+int desk_create(struct sim_desk *d, struct host *host, struct coord *coord);
+void desk_destroy(struct sim_desk *d);
+/* desk_put: something to do there; a request goes from the client's desk by the front to its
+ * coordinator, a token back the same way. */
+void desk_put(struct sim *sim, struct sim_desk *d, struct sim_word word);
 
 /* ---- plans ---- */
 
@@ -76,6 +136,9 @@ int plan_make(struct sim *sim, struct coord *c, int micro, const struct sim_plan
  * that. */
 struct sim_job {
     struct job job;
+    struct sim_job *behind; /* in a porter's line */
+    int back;               /* it is a reply by now */
+    double bytes;           /* of what is on its way */
     struct coord *coord;
     int micro;
     const struct sim_part *part;
@@ -88,6 +151,7 @@ struct sim_worker {
     struct queue *queue;
     struct job *batch; /* being computed */
     struct task task;
+    struct sim_porter porter;
     double busy_ns, slots;
 };
 void worker_take_message(struct sim *sim, struct sim_job *job);
@@ -100,16 +164,25 @@ struct sim_micro {
     struct route_row *row; /* [rows_max] */
     int n_row, n_span, layer;
     enum micro_state state;
-    double context_ns; /* attention over the rows' contexts, of one layer without a window */
-    int n_left;        /* replies that have not come */
-    int seen_done;     /* they had come when the pool was last asked */
+    double context_ns;  /* attention over the rows' contexts, of one layer without a window */
+    int n_left, n_sent; /* replies that have not come; requests that have left (on hosts) */
+    int seen_done;      /* they had come when the pool was last asked */
     struct sim_plan own;
     const struct sim_plan *plan;
     struct sim_job *job; /* [n_job_max] */
     int n_job_max;
     int64_t sent_ns;
 };
-enum arrow { ARROW_NONE, ARROW_DENSE, ARROW_ATTENTION, ARROW_SEND, ARROW_COMBINE, ARROW_HEAD };
+enum arrow {
+    ARROW_NONE,
+    ARROW_DENSE,
+    ARROW_ATTENTION,
+    ARROW_BUILD, /* the next message; on hosts */
+    ARROW_SEND,
+    ARROW_READ, /* replies, while it waits for others */
+    ARROW_COMBINE,
+    ARROW_HEAD
+};
 struct coord {
     int id;
     struct kv kv;
@@ -118,10 +191,13 @@ struct coord {
     int n_micro, n_span, n_row;
     int turn, moved;
     int stepping, waiting;
+    int n_unread;                /* replies that have come and not been taken */
     int64_t step_ns, waiting_ns; /* since when */
     enum arrow arrow;
     int arrow_micro;
     struct task task;
+    struct sim_porter porter;
+    struct sim_desk front;
     int64_t egress_ns, ingress_ns; /* until when its port is taken */
     int32_t *load;                 /* [n_worker] slots outstanding */
     double busy_ns;
@@ -141,7 +217,9 @@ struct sim {
     const struct cost_model *cost;
     struct heap heap;
     int64_t now_ns, stop_ns;
-    struct host host;
+    struct host *host; /* [n_host] */
+    int n_host;
+    struct sim_desk client;
     struct coord *coord;
     struct sim_worker *worker;
     int next_arrival, n_open; /* requests that have arrived and not ended */
@@ -166,11 +244,8 @@ void sim_fail(struct sim *sim, int rc);
 struct load_slice *slice_at(struct sim *sim, int64_t at_ns);
 /* in_figures: within [warmup, duration). */
 int in_figures(const struct sim *sim, int64_t at_ns);
-/* wire_send: when a message of `bytes` that is ready at `at_ns` is at the worker; wire_reply: one
- * of a worker at the coordinator. */
-int64_t wire_send(struct sim *sim, struct coord *c, int64_t at_ns, double bytes);
-int64_t wire_reply(struct sim *sim, struct coord *c, int64_t at_ns, double bytes);
-
+/* host_of: the host of an index in the configuration, or NULL. */
+struct host *host_of(struct sim *sim, const int *index, int i);
 struct bank *bank_create(int n_layer, int n_variant, uint64_t seed);
 void bank_destroy(struct bank *b);
 /* bank_draw: a plan to use again, or NULL; then *fresh is where the caller makes one. */

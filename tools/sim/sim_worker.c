@@ -6,19 +6,25 @@
 /* As worker.c: rows of a request, at most. */
 #define ROW_LIMIT 4096
 
-static double alone_ns(const struct sim *sim, const struct sim_job *j)
+/* What experts take, and how many are read for it. */
+struct effort {
+    double ns;
+    int n_expert;
+};
+
+static struct effort alone(const struct sim *sim, const struct sim_job *j)
 {
-    double ns = 0;
+    struct effort e = {0, j->part->n_seg};
     for (int s = j->part->seg; s < j->part->seg + j->part->n_seg; s++)
-        ns += cost_at(&sim->cost->expert, j->plan->seg_count[s]);
-    return ns;
+        e.ns += cost_at(&sim->cost->expert, j->plan->seg_count[s]);
+    return e;
 }
 
 /* Several requests: an expert is computed once, for all its rows. */
-static double merged_ns(struct sim *sim, const struct job *batch)
+static struct effort merged(struct sim *sim, const struct job *batch)
 {
     int n = 0;
-    double ns = 0;
+    struct effort all = {0};
     for (const struct job *job = batch; job; job = job->next) {
         const struct sim_job *j = (const struct sim_job *)(const void *)job;
         for (int s = j->part->seg; s < j->part->seg + j->part->n_seg; s++) {
@@ -29,10 +35,11 @@ static double merged_ns(struct sim *sim, const struct job *batch)
         }
     }
     for (int i = 0; i < n; i++) {
-        ns += cost_at(&sim->cost->expert, sim->count[sim->touched[i]]);
+        all.ns += cost_at(&sim->cost->expert, sim->count[sim->touched[i]]);
         sim->count[sim->touched[i]] = 0;
     }
-    return ns;
+    all.n_expert = n;
+    return all;
 }
 
 static void worker_begin(struct sim *sim, struct sim_worker *w)
@@ -41,9 +48,13 @@ static void worker_begin(struct sim *sim, struct sim_worker *w)
     w->batch = queue_take(w->queue, most);
     if (!w->batch)
         return;
-    double ns = w->batch->next ? merged_ns(sim, w->batch)
-                               : alone_ns(sim, (const struct sim_job *)(const void *)w->batch);
-    task_start(sim, &w->task, (sim->cost->expert_call_ns + ns) / w->speed);
+    struct effort e = w->batch->next ? merged(sim, w->batch)
+                                     : alone(sim, (const struct sim_job *)(const void *)w->batch);
+    int n = 0;
+    for (const struct job *job = w->batch; job; job = job->next)
+        n++;
+    double ns = e.ns + sim->cost->expert_call_ns + (w->task.host ? n * sim->cost->answer_ns : 0);
+    task_start(sim, &w->task, ns / w->speed, e.n_expert * cost_at(&sim->cost->expert, 1) / ns);
 }
 
 void worker_take_message(struct sim *sim, struct sim_job *j)
@@ -78,8 +89,7 @@ void worker_done(struct sim *sim, void *owner)
             (double)j->part->n_assign * sim->config.desc->d_model * sim->cost->wire_bytes;
         if (in_figures(sim, sim->now_ns))
             w->slots += j->part->n_assign;
-        int64_t at_ns = wire_reply(sim, j->coord, sim->now_ns, bytes);
-        heap_push(&sim->heap, at_ns, EVENT_REPLY, j, 0);
+        message_reply(sim, j, bytes);
     }
     w->batch = NULL;
     worker_begin(sim, w);
