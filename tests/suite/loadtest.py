@@ -233,20 +233,30 @@ def calibration_feeds_the_simulator(tmp):
     out = os.path.join(tmp, "cal.json")
     with open(file, encoding="utf-8") as f:
         measured = json.load(f)
-    expect(measured["ns"]["hop"] and all(ns > 0 for _, ns in measured["ns"]["hop"]), str(measured["ns"]["hop"]))
-    run("simulate", "tiny-moe", "-c", file, "--workers", "2", "--hosts", "2:all", *FAST, "--json", out)
+    if os.path.exists("/proc/self/schedstat"):  # where the system tells CPU times of threads
+        expect(measured["ns"]["hop"] and all(ns > 0 for _, ns in measured["ns"]["hop"]), str(measured["ns"]["hop"]))
+    # What follows from round numbers, not from what this machine was like meanwhile.
+    measured["ns"]["one_way"], measured["ns"]["hop"] = [[0, 10000]], [[0, 10000]]
+    measured["link_bytes_per_s"] = 1e12
+    measured["sharing"].update(wake_ns=1000, send_ns=1000, take_ns=1000, answer_ns=1000)
+    rounded = os.path.join(tmp, "rounded.json")
+    with open(rounded, "w", encoding="utf-8") as f:
+        json.dump(measured, f)
+    run("simulate", "tiny-moe", "-c", rounded, "--workers", "2", "--hosts", "2:all", *FAST, "--json", out)
     shared = report_of(out)
     expect(shared["settings"]["hosts"] == "2:all", str(shared["settings"]))
-    run("simulate", "tiny-moe", "-c", file, "--workers", "2", *FAST, "--json", out)
+    run("simulate", "tiny-moe", "-c", rounded, "--workers", "2", *FAST, "--json", out)
     apart = report_of(out)
     expect(shared["runs"][0]["latency_ms"]["total"]["mean"] > apart["runs"][0]["latency_ms"]["total"]["mean"],
-           "who shares two CPUs must not be faster than who has one alone")
+           f"who shares two CPUs must not be faster than who has one alone: {shared['runs'][0]['latency_ms']['total']}, "
+           f"{apart['runs'][0]['latency_ms']['total']}")
     measured["sharing"]["wake_ns"] = -1
     spoiled = os.path.join(tmp, "spoiled.json")
     with open(spoiled, "w", encoding="utf-8") as f:
         json.dump(measured, f)
     status, _, err = run_sigmoe(SIGMOE, ["loadtest", "simulate", "tiny-moe", "-c", spoiled])
     expect(status == 3 and "wake_ns" in err and err.count("\n") == 1, err)
+    run("simulate", "tiny-moe", "-c", file, "--workers", "2", *FAST, "--json", out)
     expect("measured on" in report_of(out)["settings"]["costs"], report_of(out)["settings"]["costs"])
     run("simulate", "qwen3-30b-a3b", "-c", file, "--workers", "2", *FAST, "--json", out)
     expect("roofline over what was measured" in report_of(out)["settings"]["costs"],
