@@ -21,8 +21,9 @@
  *                 "rows": 1234,                of (token, slot) it has computed
  *                 "bytes_sent": 1, "bytes_received": 1,  of requests to it and replies from it
  *                 "rtt_ms": 0.21,              a call's time on the wire, smoothed
- *                 "recent_rows": 40, "share": 0.5}, ..],   share of all recent rows
- *    "coordinator": {"rows": 0, "recent_rows": 0, "share": 0.0},   experts it computed itself
+ *                 "recent_rows": 40, "share": 0.5,   share of all recent rows
+ *                 "resident_bytes": 99, "available_bytes": 99}, ..],  memory, as it said last; 0:
+ * not "coordinator": {"rows": 0, "recent_rows": 0, "share": 0.0},   experts it computed itself
  *    "uncovered": 0,                           pairs of layer and expert that no worker holds
  *    "chat": true,                             whether it has a template for conversations
  *    "domains": [{"name": "zh", "first": 0, "experts": 8,    whose experts are first, ...
@@ -68,14 +69,15 @@ static double share(uint64_t part, uint64_t all)
 static json_t *worker_of(const struct meter_worker *w, uint64_t all)
 {
     const struct pool_worker_info *i = &w->info;
-    return json_pack("{s:s,s:s,s:s,s:s,s:i,s:i,s:I,s:I,s:I,s:I,s:I,s:f,s:I,s:f}", "name", i->name,
-                     "endpoint", i->endpoint, "via", i->via, "state", i->alive ? "up" : "down",
-                     "experts", i->n_held, "outstanding", i->outstanding, "calls",
-                     (json_int_t)i->calls, "failures", (json_int_t)i->failures, "rows",
+    return json_pack("{s:s,s:s,s:s,s:s,s:i,s:i,s:I,s:I,s:I,s:I,s:I,s:f,s:I,s:f,s:I,s:I}", "name",
+                     i->name, "endpoint", i->endpoint, "via", i->via, "state",
+                     i->alive ? "up" : "down", "experts", i->n_held, "outstanding", i->outstanding,
+                     "calls", (json_int_t)i->calls, "failures", (json_int_t)i->failures, "rows",
                      (json_int_t)i->answered, "bytes_sent", (json_int_t)i->bytes_sent,
                      "bytes_received", (json_int_t)i->bytes_received, "rtt_ms",
                      (double)i->rtt_ns / 1e6, "recent_rows", (json_int_t)w->recent, "share",
-                     share(w->recent, all));
+                     share(w->recent, all), "resident_bytes", (json_int_t)i->resident_bytes,
+                     "available_bytes", (json_int_t)i->available_bytes);
 }
 
 /* The workers, and what the coordinator computed because nobody else could. */

@@ -201,6 +201,14 @@ static double held(const struct pool_worker_info *w)
 {
     return w->n_held;
 }
+static double resident(const struct pool_worker_info *w)
+{
+    return (double)w->resident_bytes;
+}
+static double available(const struct pool_worker_info *w)
+{
+    return (double)w->available_bytes;
+}
 static double rtt(const struct pool_worker_info *w)
 {
     return (double)w->rtt_ns / 1e9;
@@ -301,6 +309,10 @@ static void about_cluster(FILE *f, struct meter_view *v, const struct model_desc
     per_worker(f, v, "sigmoe_worker_shared_memory", "gauge",
                "Whether rows pass through shared memory.", shared);
     per_worker(f, v, "sigmoe_worker_experts", "gauge", "Pairs of layer and expert it holds.", held);
+    per_worker(f, v, "sigmoe_worker_resident_bytes", "gauge",
+               "Memory its process has, as it said last; 0: it did not.", resident);
+    per_worker(f, v, "sigmoe_worker_available_bytes", "gauge",
+               "Memory it may take besides, as it said last; 0: it did not.", available);
     per_worker(f, v, "sigmoe_worker_calls_outstanding", "gauge", "Calls it has not answered.",
                outstanding);
     per_worker(f, v, "sigmoe_worker_calls_total", "counter", "Calls sent.", calls);

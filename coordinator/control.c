@@ -23,14 +23,16 @@ static json_t *workers_of(const struct pool *pool)
         struct pool_worker_info w;
         pool_worker_info_get(pool, i, &w);
         json_array_append_new(list,
-                              json_pack("{s:s,s:s,s:s,s:s,s:i,s:i,s:I,s:I,s:I}", "name", w.name,
-                                        "endpoint", w.endpoint, "via", w.via, "state",
+                              json_pack("{s:s,s:s,s:s,s:s,s:i,s:i,s:I,s:I,s:I,s:I,s:I}", "name",
+                                        w.name, "endpoint", w.endpoint, "via", w.via, "state",
                                         w.retired ? "drained"
                                         : w.alive ? "up"
                                                   : "down",
                                         "experts", w.n_held, "outstanding", w.outstanding, "calls",
                                         (json_int_t)w.calls, "failures", (json_int_t)w.failures,
-                                        "slots", (json_int_t)w.assignments));
+                                        "slots", (json_int_t)w.assignments, "resident_bytes",
+                                        (json_int_t)w.resident_bytes, "available_bytes",
+                                        (json_int_t)w.available_bytes));
     }
     return list;
 }

@@ -2,6 +2,7 @@
 #include "coordinator/operate_ask.h"
 
 #include "base/clock.h"
+#include "base/report.h"
 #include "coordinator/admin.h"
 
 #include <stdio.h>
@@ -60,17 +61,27 @@ static long long int_at(const json_t *o, const char *key)
     return json_integer_value(json_object_get(o, key));
 }
 
+/* "-" where the worker did not say. */
+static const char *bytes_at(const json_t *o, const char *key, char *out, size_t size)
+{
+    long long bytes = int_at(o, key);
+    return bytes > 0 ? human_bytes((double)bytes, out, size) : "-";
+}
+
 static void print_workers(const json_t *workers)
 {
     size_t i;
     json_t *w;
-    printf("%-24s %-8s %8s %12s %10s %9s  %s\n", "worker", "state", "experts", "outstanding",
-           "calls", "failures", "endpoint");
+    printf("%-24s %-8s %8s %12s %10s %9s %10s %10s  %s\n", "worker", "state", "experts",
+           "outstanding", "calls", "failures", "memory", "available", "endpoint");
     json_array_foreach(workers, i, w)
     {
-        printf("%-24s %-8s %8lld %12lld %10lld %9lld  %s\n", text_at(w, "name"),
+        char has[32], free_[32];
+        printf("%-24s %-8s %8lld %12lld %10lld %9lld %10s %10s  %s\n", text_at(w, "name"),
                text_at(w, "state"), int_at(w, "experts"), int_at(w, "outstanding"),
-               int_at(w, "calls"), int_at(w, "failures"), text_at(w, "endpoint"));
+               int_at(w, "calls"), int_at(w, "failures"),
+               bytes_at(w, "resident_bytes", has, sizeof(has)),
+               bytes_at(w, "available_bytes", free_, sizeof(free_)), text_at(w, "endpoint"));
     }
 }
 

@@ -523,7 +523,9 @@ void pool_worker_info_get(const struct pool *pool, int worker, struct pool_worke
                                      .bytes_sent = l->bytes_sent,
                                      .bytes_received = l->bytes_received,
                                      .rtt_ns = l->rtt_ns,
-                                     .compute_ns = l->compute_ns};
+                                     .compute_ns = l->compute_ns,
+                                     .resident_bytes = l->resident,
+                                     .available_bytes = l->available};
     memcpy(out->name, l->name, sizeof(out->name));
     memcpy(out->endpoint, l->endpoint, sizeof(out->endpoint));
     memcpy(out->numerics, l->numerics, sizeof(out->numerics));

@@ -178,6 +178,7 @@ struct pool_worker_info {
     uint64_t bytes_sent, bytes_received; /* of requests to it and replies from it */
     int64_t rtt_ns;     /* a call's time on the wire, smoothed over some 16 calls */
     int64_t compute_ns; /* sum over calls, as it reports */
+    uint64_t resident_bytes, available_bytes; /* of its memory, as it said last; 0: it did not */
 };
 int pool_n_worker(const struct pool *pool);
 void pool_worker_info_get(const struct pool *pool, int worker, struct pool_worker_info *out);

@@ -269,6 +269,8 @@ static void take_held(const struct pool *pool, struct link *l, const struct msg_
 {
     size_t n = (size_t)pool->shape.n_layer * (size_t)pool->shape.n_expert;
     memcpy(l->held, w->held, w->held_bytes);
+    l->resident = w->resident;
+    l->available = w->available;
     l->n_held = 0;
     for (size_t i = 0; i < n; i++) {
         l->n_held += l->held[i / 8] >> (i % 8) & 1;
@@ -374,6 +376,8 @@ void link_on_ping(struct pool *pool, struct link *l, const struct msg_ping *p)
     if (!p->reply) {
         answer_ping(pool, l, p->nonce);
     } else if (l->state == LINK_UP) {
+        l->resident = p->resident;
+        l->available = p->available;
         find_lost(pool, l, p);
         link_on_epoch(pool, l, p->epoch);
     }

@@ -78,6 +78,7 @@ struct link {
     uint64_t answered, bytes_sent, bytes_received;
     uint64_t *by_layer; /* [n_layer] of `answered` */
     int64_t rtt_ns, compute_ns;
+    uint64_t resident, available; /* bytes, as it said last */
 };
 
 struct dispatch_state {

@@ -62,6 +62,7 @@ struct msg_welcome {
     const uint8_t *held; /* bitmap, see proto; points into the message's parse memory */
     size_t held_bytes;
     struct shm_offer offer;
+    uint64_t resident, available; /* bytes of memory it has, may take besides; 0: untold */
 };
 /* Frame 1: rows [n_row, d_wire] of dtype, unpadded, 8-byte aligned. Frame 2: int32 row index of
  * each assignment [n_assign], segment after segment, each < n_row. */
@@ -86,7 +87,7 @@ struct msg_not_held {
     const uint32_t *expert;
 };
 struct msg_ping {
-    uint64_t nonce, epoch;
+    uint64_t nonce, epoch, resident, available;
     int reply, queued;
 };
 /* What a worker shall hold: bitmap as in Welcome. Without `drop` it loads what it lacks; with it,

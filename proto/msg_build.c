@@ -62,6 +62,8 @@ int msg_build_welcome(struct frames *out, const struct msg_welcome *m)
     welcome.credits = (uint32_t)m->credits;
     welcome.row_limit = (uint32_t)m->row_limit;
     welcome.threads = (uint32_t)m->threads;
+    welcome.resident = m->resident;
+    welcome.available = m->available;
     welcome.held = (ProtobufCBinaryData){m->held_bytes, (uint8_t *)(uintptr_t)m->held};
     if (m->offer.name[0]) {
         welcome.door = (char *)(uintptr_t)m->offer.name;
@@ -151,6 +153,8 @@ int msg_build_ping(struct frames *out, const struct msg_ping *m)
     ping.nonce = m->nonce;
     ping.epoch = m->epoch;
     ping.reply = m->reply;
+    ping.resident = m->resident;
+    ping.available = m->available;
     ping.queued = (uint32_t)m->queued;
     Sigmoe__Header header = SIGMOE__HEADER__INIT;
     header.kind_case = SIGMOE__HEADER__KIND_PING;

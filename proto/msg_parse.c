@@ -216,6 +216,8 @@ static int parse_welcome(struct parse *p, const Sigmoe__Welcome *in)
     rc = rc ? rc : read_offer(p, in, &m->offer);
     m->held = in->held.data;
     m->held_bytes = in->held.len;
+    m->resident = in->resident;
+    m->available = in->available;
     return rc;
 }
 
@@ -334,6 +336,8 @@ static int parse_ping(struct parse *p, const Sigmoe__Ping *in)
     m->nonce = in->nonce;
     m->epoch = in->epoch;
     m->reply = in->reply != 0;
+    m->resident = in->resident;
+    m->available = in->available;
     int rc = check_n_frame(p, "Ping", 1);
     return rc ? rc : in_range(p, "Ping.queued", in->queued, 0, INT32_MAX, &m->queued);
 }

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/report.h"
 #include "model/pack_job.h"
 #include "worker/loader.h"
 #include "worker/worker_state.h"
@@ -216,6 +217,21 @@ static int missing(const struct assign *a, int32_t (**out)[2], int *n, struct er
     return 0;
 }
 
+/* What comes is here before what goes has gone, so it must fit beside. */
+static int fits(const struct assign *a, int n, struct err *err)
+{
+    uint64_t bytes = (uint64_t)n * weights_expert_bytes(&a->w->model->desc, a->w->precision);
+    uint64_t have = worker_available(a->w);
+    char need[32], has[32];
+    if (have == 0 || bytes <= have)
+        return memory_check(bytes, "the experts", "assign fewer to this worker", err);
+    return err_set(err, ERR_NOMEM,
+                   "%d experts need %s of memory beside those held, this worker may take %s more; "
+                   "assign fewer to it",
+                   n, human_bytes((double)bytes, need, sizeof(need)),
+                   human_bytes((double)have, has, sizeof(has)));
+}
+
 static int begin(struct assign *a, struct err *err)
 {
     int32_t(*item)[2] = NULL;
@@ -227,8 +243,7 @@ static int begin(struct assign *a, struct err *err)
     int rc = missing(a, &item, &n, err);
     if (rc)
         return rc;
-    uint64_t bytes = (uint64_t)n * weights_expert_bytes(&a->w->model->desc, a->w->precision);
-    rc = memory_check(bytes, "the experts", "assign fewer to this worker", err);
+    rc = fits(a, n, err);
     rc = rc ? rc : loader_order(a->loader, (const int32_t(*)[2])item, n, err);
     free(item);
     return rc;

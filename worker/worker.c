@@ -17,6 +17,8 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/memory.h"
+#include "base/report.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -68,6 +70,13 @@ static enum wire_error hello_check(const struct worker *w, const struct msg_hell
     return 0;
 }
 
+uint64_t worker_available(const struct worker *w)
+{
+    uint64_t has = memory_available(), limit = (uint64_t)w->memory_bytes;
+    uint64_t used = expert_set_bytes(w->set), left = used < limit ? limit - used : 1;
+    return limit > 0 && (has == 0 || left < has) ? left : has;
+}
+
 static void answer_welcome(struct worker *w, struct peer *peer)
 {
     struct msg_welcome m = {.fingerprint = w->model->fingerprint,
@@ -78,7 +87,9 @@ static void answer_welcome(struct worker *w, struct peer *peer)
                             .row_limit = w->shape.row_limit,
                             .threads = team_size(w->team),
                             .held = w->held,
-                            .held_bytes = w->held_bytes};
+                            .held_bytes = w->held_bytes,
+                            .resident = memory_resident(),
+                            .available = worker_available(w)};
     snprintf(m.name, sizeof(m.name), "%s", w->name);
     snprintf(m.numerics, sizeof(m.numerics), "%s", w->kernels->numerics);
     if (!peer->guest)
@@ -115,8 +126,12 @@ static void on_ping(struct worker *w, const struct sock_peer *from, const struct
 {
     if (m->reply)
         return;
-    struct msg_ping pong = {
-        .nonce = m->nonce, .epoch = w->epoch, .reply = 1, .queued = queue_count(w->queue)};
+    struct msg_ping pong = {.nonce = m->nonce,
+                            .epoch = w->epoch,
+                            .reply = 1,
+                            .queued = queue_count(w->queue),
+                            .resident = memory_resident(),
+                            .available = worker_available(w)};
     struct frames f;
     frames_init(&f);
     msg_build_ping(&f, &pong);
@@ -343,6 +358,7 @@ static void settings_take(struct worker *w, const struct worker_config *config,
                             .dtype = precision_dtype(config->precision)};
     w->precision = config->precision;
     w->fixed = config->fixed;
+    w->memory_bytes = config->memory_bytes;
     w->incarnation = incarnation_new();
     w->loop = loop;
     snprintf(w->name, sizeof(w->name), "%s", config->name ? config->name : config->listen);
@@ -379,6 +395,22 @@ static void held_fill(struct worker *w)
     w->epoch++;
 }
 
+/* limit_check: what it is started with is within its own limit. */
+static int limit_check(const struct worker *w, const struct worker_config *config, struct err *err)
+{
+    const struct model_desc *desc = &w->model->desc;
+    uint64_t n = 0, each = weights_expert_bytes(desc, config->precision);
+    for (int i = 0; i < desc->n_layer * desc->n_expert; i++)
+        n += desc->layer[i / desc->n_expert].sparse && (!config->held || config->held[i]);
+    if (config->memory_bytes == 0 || n <= (uint64_t)config->memory_bytes / each)
+        return 0;
+    char need[32], has[32];
+    return err_set(err, ERR_USAGE,
+                   "%llu experts need %s, --memory is %s; hold fewer with --experts",
+                   (unsigned long long)n, human_bytes((double)(n * each), need, sizeof(need)),
+                   human_bytes((double)config->memory_bytes, has, sizeof(has)));
+}
+
 /* The address is bound first: an occupied port should be told before an hour of loading, and what
  * coordinators send meanwhile waits in ZeroMQ, within its mark. */
 static int open_all(struct worker *w, const struct worker_config *config, void *zmq_context,
@@ -387,6 +419,7 @@ static int open_all(struct worker *w, const struct worker_config *config, void *
     int rc = tables_create(w, config, err);
     rc = rc ? rc : listen_as(w, config, zmq_context, err);
     rc = rc ? rc : expert_set_create(w->model, config->precision, &w->set, err);
+    rc = rc ? rc : limit_check(w, config, err);
     rc = rc ? rc : held_load(w->set, &w->model->desc, config->held, w->team, err);
     if (rc)
         return rc;

@@ -25,6 +25,7 @@ struct worker_config {
     int credits;                  /* requests a coordinator may have outstanding; 0: 8 */
     int row_limit;                /* rows a request; 0: 4096 */
     const uint8_t *held;          /* [n_layer, n_expert] 0/1: what to load; NULL: everything */
+    int64_t memory_bytes;         /* that its experts may take; 0: what the system has */
     int fixed;                    /* coordinators may not change what is held */
     const struct wire_keys *keys; /* encrypt, and who may ask (proto/keys.h); NULL: in the clear */
     int insecure;                 /* in the clear where other hosts reach it */

@@ -27,7 +27,7 @@
 struct worker_args {
     const char *model, *listen, *experts, *part, *placement, *domain, *precision, *name, *packed;
     const char *key, *allow;
-    int64_t threads, credits, row_limit, spin_us, ready_fd, fetch_rate;
+    int64_t threads, credits, row_limit, spin_us, ready_fd, fetch_rate, memory;
     int insecure, fixed, no_shm;
 };
 
@@ -193,6 +193,10 @@ static int args_parse(int argc, char **argv, struct worker_args *a, struct err *
          "microseconds that waiting threads spin before they sleep (default 20)", 0, 1000000},
         {"fixed", 0, OPT_FLAG, &a->fixed, NULL,
          "let no coordinator change what this worker holds (sigmoe rebalance)", 0, 0},
+        {"memory", 0, OPT_SIZE, &a->memory, "BYTES",
+         "that its experts may take: coordinators give it no more (default 0:\n"
+         "what the host and the control group have left)",
+         0, 0},
         {"fetch-rate", 0, OPT_SIZE, &a->fetch_rate, "BYTES",
          "a second, given to sigmoe extract --from (default 256M);\n0: no weights are given away",
          0, 0},
@@ -333,6 +337,7 @@ static int worker_main(const struct worker_args *a, struct err *err)
                                    .fixed = a->fixed,
                                    .insecure = a->insecure,
                                    .no_shm = a->no_shm,
+                                   .memory_bytes = a->memory,
                                    .fetch_bytes_s = a->fetch_rate ? a->fetch_rate : -1};
     mallopt(M_MMAP_THRESHOLD, MALLOC_KEEP_BYTES);
     mallopt(M_TRIM_THRESHOLD, 4 * MALLOC_KEEP_BYTES);

@@ -36,6 +36,7 @@ struct worker {
     struct near *near; /* NULL: all by ZeroMQ */
     enum precision precision;
     int fixed;                 /* Assign is refused */
+    int64_t memory_bytes;      /* that experts may take; 0: no limit of our own */
     struct compute_item *item; /* [n_item_max] */
     int n_item_max;
     uint8_t *held; /* bitmap of Welcome */
@@ -55,6 +56,8 @@ void answer(struct worker *w, const struct sock_peer *to, struct frames *f);
 /* answer_error: an Error about `call` (0: about no call), counted and logged. */
 void answer_error(struct worker *w, const struct sock_peer *to, uint64_t call, enum wire_error code,
                   const char *text);
+/* worker_available: bytes of memory that further experts may take now; 0: nobody knows. */
+uint64_t worker_available(const struct worker *w);
 /* worker_take acts on one message, however it came. It may take the frames with frames_move. */
 void worker_take(struct worker *w, const struct sock_peer *from, struct frames *f);
 /* batch_run computes and answers what waits for the layer of the oldest request. */

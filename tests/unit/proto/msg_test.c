@@ -67,6 +67,8 @@ static void largest_welcome_comes_back(void **state)
     for (size_t i = 0; i < held_bytes; i++)
         held[i] = (uint8_t)(i * 7);
     struct msg_welcome in = {.fingerprint = {1, 2},
+                             .resident = 7,
+                             .available = UINT64_MAX,
                              .incarnation = 5,
                              .epoch = 6,
                              .name = "w3",
@@ -87,6 +89,7 @@ static void largest_welcome_comes_back(void **state)
         parse_ok(&f, i ? &big : NULL, &m);
         assert_int_equal(m.kind, MSG_WELCOME);
         assert_int_equal(m.u.welcome.epoch, 6);
+        assert_true(m.u.welcome.resident == 7 && m.u.welcome.available == UINT64_MAX);
         assert_int_equal(m.u.welcome.credits, in.credits);
         assert_int_equal(m.u.welcome.row_limit, in.row_limit);
         assert_int_equal(m.u.welcome.held_bytes, held_bytes);
@@ -180,7 +183,12 @@ static void small_messages_come_back(void **state)
     const uint32_t expert[2] = {3, 8};
     struct msg_not_held not_held = {
         .call = 9, .epoch = 10, .layer = 1, .n_expert = 2, .expert = expert};
-    struct msg_ping ping = {.nonce = 11, .epoch = 12, .reply = 1, .queued = INT32_MAX};
+    struct msg_ping ping = {.nonce = 11,
+                            .epoch = 12,
+                            .reply = 1,
+                            .queued = INT32_MAX,
+                            .resident = UINT64_MAX,
+                            .available = 13};
     struct frames f;
     struct msg m;
     uint64_t call = 0;
@@ -198,6 +206,7 @@ static void small_messages_come_back(void **state)
     assert_int_equal(m.u.ping.epoch, 12);
     assert_int_equal(m.u.ping.reply, 1);
     assert_int_equal(m.u.ping.queued, INT32_MAX);
+    assert_true(m.u.ping.resident == UINT64_MAX && m.u.ping.available == 13);
     msg_free(&m);
     frames_close(&f);
     char text[2000];

@@ -177,6 +177,44 @@ static void a_fixed_worker_refuses(void **state)
     world_end(&w, &c);
 }
 
+static void what_does_not_fit_is_refused(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c;
+    uint8_t want[16] = {0}, none[LIMIT_LAYERS] = {0};
+    world_open(&w, "inproc://assign-memory-unused", NULL, 0, 0);
+    worker_destroy(w.worker);
+    uint64_t each = weights_expert_bytes(&w.model->desc, w.config.precision);
+    w.config.memory_bytes = (int64_t)(2 * each + each / 2);
+    w.config.listen = "inproc://assign-memory";
+    struct err err = {0};
+    assert_int_equal(worker_create(&w.config, w.zmq, w.loop, &w.worker, &err), ERR_USAGE);
+    assert_non_null(strstr(err.text, "--memory"));
+    w.config.held = none;
+    assert_int_equal(worker_create(&w.config, w.zmq, w.loop, &w.worker, NULL), 0);
+    snprintf(w.endpoint, sizeof(w.endpoint), "%s", worker_endpoint(w.worker));
+    client_open(&w, &c);
+    const struct msg_welcome *welcome = greet(&w, &c);
+    assert_true(welcome->resident > 0);
+    assert_int_equal(welcome->available, w.config.memory_bytes);
+    client_clear(&c);
+    for (int e = 0; e < 3; e++)
+        bit_set(want, 0, e);
+    send_assign(&w, &c, 9, want, 1);
+    const struct msg_assigned *end = wait_end(&w, &c, 9);
+    assert_int_equal(end->state, ASSIGN_FAILED);
+    assert_non_null(strstr(end->text, "memory"));
+    client_clear(&c);
+    want[0] = 3;
+    send_assign(&w, &c, 10, want, 1);
+    assert_int_equal(wait_end(&w, &c, 10)->state, ASSIGN_DONE);
+    client_clear(&c);
+    assert_int_equal(greet(&w, &c)->available, each / 2);
+    client_clear(&c);
+    world_end(&w, &c);
+}
+
 int main(void)
 {
     log_set_level(LOG_ERROR);
@@ -186,6 +224,7 @@ int main(void)
         cmocka_unit_test(requests_before_a_drop_are_answered_with_rows),
         cmocka_unit_test(a_plan_said_twice_is_carried_out_once),
         cmocka_unit_test(a_fixed_worker_refuses),
+        cmocka_unit_test(what_does_not_fit_is_refused),
     };
     return cmocka_run_group_tests_name("assign", tests, NULL, NULL);
 }
