@@ -284,13 +284,13 @@ static void gemm_lanes(const struct gemm_rows *rows, const struct packed *w,
     switch (w->dtype) {
     case DTYPE_I8:
         if (w->int_rows)
-            gemm_int(rows, w, panel, n_panel, c, ldc, DTYPE_I8);
+            gemm_int(rows, w, panel, n_panel, c, ldc);
         else
             gemm_quant(rows, w, panel, n_panel, c, ldc, DTYPE_I8);
         break;
     case DTYPE_I4:
         if (w->int_rows)
-            gemm_int(rows, w, panel, n_panel, c, ldc, DTYPE_I4);
+            gemm_int(rows, w, panel, n_panel, c, ldc);
         else
             gemm_quant(rows, w, panel, n_panel, c, ldc, DTYPE_I4);
         break;

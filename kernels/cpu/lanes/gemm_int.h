@@ -173,32 +173,43 @@ struct int_tile {
 /* Sums a row, so that eight are in flight whatever the number of rows. */
 #define INT_SUMS(n_row) ((n_row) == 1 ? 4 : (n_row) <= 3 ? 2 : 1)
 
-/* g += sw * d over one part: n_block blocks from k on. */
-INLINE void int_part(const struct int_tile *t, enum dtype dtype, const unsigned char *line, int k,
-                     int n_block, const unsigned char *sw, part *g, const int n_row)
+/* Where a micro-tile is: rows and the line of k. */
+struct int_at {
+    const int8_t *q[INT_ROWS];
+    const int32_t *start;
+    size_t ld_start;
+    const unsigned char *line;
+};
+
+/* g += sw * d over one part, k [k, stop). */
+INLINE void int_part(struct int_at *at, enum dtype dtype, size_t k, size_t stop, part scale,
+                     part *g, const int n_row)
 {
     const int n_sum = INT_SUMS(n_row), line_k = quant_line_k(dtype);
-    const int8_t *q = t->q + k;
-    const int32_t *start = t->start + k / K_BLOCK;
+    const unsigned char *line = at->line;
     ints d[INT_ROWS][4];
 #pragma GCC unroll 8
     for (int r = 0; r < n_row; r++) {
-        d[r][0] = int_set(INT_OFFSET(dtype) ? start[(size_t)r * t->ld_start] : 0);
+        d[r][0] =
+            int_set(INT_OFFSET(dtype) != 0 ? at->start[(size_t)r * at->ld_start + k / K_BLOCK] : 0);
 #pragma GCC unroll 4
         for (int s = 1; s < n_sum; s++)
             d[r][s] = int_set(0);
     }
-    for (int b = 0; b < n_block; b++) {
+    do {
 #pragma GCC unroll 8
-        for (int i = 0; i < K_BLOCK / line_k; i++, line += LINE_BYTES, q += line_k) {
+        for (int i = 0; i < K_BLOCK / line_k; i++) {
             __builtin_prefetch((const void *)((uintptr_t)line + INT_AHEAD));
             struct lines w = int_lines(line, dtype);
+            line += LINE_BYTES;
 #pragma GCC unroll 8
             for (int r = 0; r < n_row; r++)
-                d[r][i % n_sum] = int_dot(d[r][i % n_sum], &w, dtype, q + (size_t)r * t->ldq);
+                d[r][i % n_sum] =
+                    int_dot(d[r][i % n_sum], &w, dtype, at->q[r] + k + (size_t)(i * line_k));
         }
-    }
-    part scale = load_scale(sw);
+        k += K_BLOCK;
+    } while (k < stop);
+    at->line = line;
 #pragma GCC unroll 8
     for (int r = 0; r < n_row; r++) {
 #pragma GCC unroll 4
@@ -211,39 +222,65 @@ INLINE void int_part(const struct int_tile *t, enum dtype dtype, const unsigned 
 /* c += rows times columns. */
 INLINE void int_tile(const struct int_tile *t, enum dtype dtype, const int n_row)
 {
-    const unsigned char *line = t->line, *sw = t->sw;
-    int group_end = (t->k0 / t->group + 1) * t->group - t->k0;
-    for (int k = 0; k < t->n_k;) {
-        int row_group = k / ROW_GROUP, end = min_int(k + ROW_GROUP, t->n_k);
+    struct int_at at = {.start = t->start, .ld_start = t->ld_start, .line = t->line};
+    const unsigned char *sw = t->sw;
+    const float *sx = t->sx;
+    size_t n_k = (size_t)t->n_k, group = (size_t)t->group;
+    size_t group_end = group - (size_t)t->k0 % group;
+#pragma GCC unroll 8
+    for (int r = 0; r < n_row; r++)
+        at.q[r] = t->q + (size_t)r * t->ldq;
+    for (size_t k = 0; k < n_k;) {
+        size_t end = k + ROW_GROUP < n_k ? k + ROW_GROUP : n_k;
         part g[INT_ROWS];
 #pragma GCC unroll 8
         for (int r = 0; r < n_row; r++)
             g[r] = p_zero();
         while (k < end) {
-            int stop = min_int(end, group_end), n_block = (stop - k) / K_BLOCK;
-            int_part(t, dtype, line, k, n_block, sw, g, n_row);
-            line += (size_t)n_block * quant_block_bytes(dtype);
+            size_t stop = group_end < end ? group_end : end;
+            int_part(&at, dtype, k, stop, load_scale(sw), g, n_row);
             k = stop;
             if (k == group_end) {
                 sw += SCALE_BYTES;
-                group_end += t->group;
+                group_end += group;
             }
         }
 #pragma GCC unroll 8
         for (int r = 0; r < n_row; r++) {
             float *c = t->c + (size_t)r * t->ldc;
-            p_store(c, p_fma(p_set1(t->sx[(size_t)r * t->ld_scale + (size_t)row_group]), g[r],
-                             p_load(c)));
+            p_store(c, p_fma(p_set1(sx[(size_t)r * t->ld_scale]), g[r], p_load(c)));
         }
+        sx++;
     }
 }
 
+/* A function of its own for each shape: a compiler gives a loop its registers only so. */
+#define INT_SHAPE(rows)                                                                            \
+    __attribute__((noinline)) static void int_tile_i8_##rows(const struct int_tile *t)             \
+    {                                                                                              \
+        int_tile(t, DTYPE_I8, rows);                                                               \
+    }                                                                                              \
+    __attribute__((noinline)) static void int_tile_i4_##rows(const struct int_tile *t)             \
+    {                                                                                              \
+        int_tile(t, DTYPE_I4, rows);                                                               \
+    }
 #define INT_CASE(rows)                                                                             \
     case rows:                                                                                     \
-        int_tile(t, dtype, rows);                                                                  \
+        (dtype == DTYPE_I8 ? int_tile_i8_##rows : int_tile_i4_##rows)(t);                          \
         break
 
-INLINE void int_tile_of(const struct int_tile *t, enum dtype dtype, int n_row)
+INT_SHAPE(1)
+INT_SHAPE(2)
+INT_SHAPE(3)
+INT_SHAPE(4)
+#if INT_ROWS == 8
+INT_SHAPE(5)
+INT_SHAPE(6)
+INT_SHAPE(7)
+INT_SHAPE(8)
+#endif
+
+static void int_tile_of(const struct int_tile *t, enum dtype dtype, int n_row)
 {
     switch (n_row) {
         INT_CASE(1);
@@ -331,7 +368,7 @@ INLINE void ints_arrange(struct gemm_rows *rows, const struct packed *w)
 /* One panel against every row over [k0, k0 + n_k); base: where the rows' integers begin. */
 INLINE void int_panel(const struct gemm_rows *rows, const struct int_rows *from, int base,
                       const struct packed *w, const unsigned char *panel, int k0, int n_k, float *c,
-                      size_t ldc, enum dtype dtype)
+                      size_t ldc)
 {
     struct int_tile t = {.ldq = from->ldq,
                          .ld_scale = from->ld_scale,
@@ -351,7 +388,7 @@ INLINE void int_panel(const struct gemm_rows *rows, const struct int_rows *from,
             t.sx = from->scale + (size_t)r * from->ld_scale + at / ROW_GROUP;
             t.start = from->start + (size_t)r * from->ld_start + at / K_BLOCK;
             t.c = c + (size_t)r * ldc + j * PART_LANES;
-            int_tile_of(&t, dtype, n);
+            int_tile_of(&t, w->dtype, n);
             r += n;
         }
     }
@@ -359,8 +396,7 @@ INLINE void int_panel(const struct gemm_rows *rows, const struct int_rows *from,
 
 /* As gemm_lanes. */
 INLINE void gemm_int(const struct gemm_rows *rows, const struct packed *w,
-                     const unsigned char *const *panel, int n_panel, float *c, size_t ldc,
-                     enum dtype dtype)
+                     const unsigned char *const *panel, int n_panel, float *c, size_t ldc)
 {
     int k_pad = k_padded(w->k);
     int chunk = rows->arranged && rows->n <= INT_ROWS && PARTS == 1 ? k_pad : INT_CHUNK;
@@ -373,7 +409,7 @@ INLINE void gemm_int(const struct gemm_rows *rows, const struct packed *w,
         struct int_rows held = int_rows_at(rows->scratch, rows->n, rows->arranged ? k_pad : n_k);
         for (int j = 0; j < n_panel; j++)
             int_panel(rows, &held, rows->arranged ? 0 : k0, w, panel[j], k0, n_k, c + j * PANEL,
-                      ldc, dtype);
+                      ldc);
     }
 }
 
