@@ -1,7 +1,8 @@
 /* serve_cmd: `sigmoe serve`. This thread answers HTTP from the first moment, with 503 until the
  * model is there; a second one reads the model and starts workers, and stays until the end, because
  * a worker process ends with the thread that started it. SIGTERM or SIGINT: no new connections,
- * running requests finish within the shutdown time; a second signal ends at once. */
+ * running requests finish within the shutdown time; a second signal ends at once. SIGHUP: the keys
+ * are read again. */
 #include "coordinator/serve.h"
 
 #include "base/log.h"
@@ -43,7 +44,7 @@ struct serve {
     char name[256];
     int n_key, rc;
     struct err *err; /* the caller's */
-    ev_signal on_term, on_int;
+    ev_signal on_term, on_int, on_hangup;
     ev_timer drain;
     int64_t drain_until_ns;
 };
@@ -263,6 +264,28 @@ static void on_signal(struct ev_loop *loop, ev_signal *w, int revents)
     ev_timer_start(loop, &s->drain);
 }
 
+/* The keys are read again; requests that run have shown theirs. */
+static void on_hangup(struct ev_loop *loop, ev_signal *w, int revents)
+{
+    struct serve *s = w->data;
+    struct err err = {0};
+    char *key[KEYS_MAX];
+    int n = serve_keys_read(&s->options, key, &err);
+    (void)loop;
+    (void)revents;
+    if (n < 0) {
+        log_error("serve", "SIGHUP: %s; the keys stay as they are", err.text);
+        return;
+    }
+    for (int i = 0; i < s->n_key; i++) {
+        free(s->key[i]);
+    }
+    memcpy(s->key, key, (size_t)n * sizeof *key);
+    s->n_key = s->api.n_key = n;
+    log_info("serve", "SIGHUP: %d keys of the interface", n);
+}
+
+/* In a terminal SIGHUP ends the server, as always: it has no terminal any more. */
 static void watch_signals(struct serve *s)
 {
     signal(SIGPIPE, SIG_IGN);
@@ -271,6 +294,11 @@ static void watch_signals(struct serve *s)
     s->on_term.data = s->on_int.data = s;
     ev_signal_start(s->loop, &s->on_term);
     ev_signal_start(s->loop, &s->on_int);
+    ev_signal_init(&s->on_hangup, on_hangup, SIGHUP);
+    s->on_hangup.data = s;
+    if (!isatty(STDIN_FILENO)) {
+        ev_signal_start(s->loop, &s->on_hangup);
+    }
 }
 
 /* ---- life ------------------------------------------------------------------------------------ */

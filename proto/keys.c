@@ -123,6 +123,20 @@ static int read_allowed(struct wire_keys *k, const char *path, struct err *err)
     return rc;
 }
 
+int wire_keys_allow_again(struct wire_keys *k, const char *allow, struct err *err)
+{
+    struct wire_keys fresh = {.n_allowed = 0};
+    int rc = read_allowed(&fresh, allow, err);
+    if (rc) {
+        free(fresh.allowed);
+        return rc;
+    }
+    free(k->allowed);
+    k->allowed = fresh.allowed;
+    k->n_allowed = fresh.n_allowed;
+    return 0;
+}
+
 int wire_keys_open(const char *path, const char *allow, struct wire_keys **out, struct err *err)
 {
     struct wire_keys *k = calloc(1, sizeof(*k));

@@ -26,6 +26,9 @@ struct wire_keys {
  * each: 64 hex digits, then anything; # begins a comment); without one the own key is allowed. A
  * secret that others can read is refused: ERR_USAGE, in words. */
 int wire_keys_open(const char *path, const char *allow, struct wire_keys **out, struct err *err);
+/* wire_keys_allow_again reads the allow file once more. On failure who was allowed stays allowed.
+ * For the thread that the keys are used on; who is connected already is not asked again. */
+int wire_keys_allow_again(struct wire_keys *k, const char *allow, struct err *err);
 /* wire_keys_close forgets the secret; NULL is fine. */
 void wire_keys_close(struct wire_keys *k);
 int wire_keys_allow(const struct wire_keys *k, const uint8_t *public_key);

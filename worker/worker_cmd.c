@@ -248,6 +248,27 @@ static void on_signal(struct ev_loop *loop, ev_signal *watcher, int revents)
     ev_break(loop, EVBREAK_ALL);
 }
 
+/* What SIGHUP reads again: who may call. A worker in a terminal ends with it, as always. */
+struct reread {
+    ev_signal signal;
+    struct wire_keys *keys; /* or NULL */
+    const char *allow;      /* or NULL */
+};
+
+static void on_hangup(struct ev_loop *loop, ev_signal *watcher, int revents)
+{
+    (void)loop;
+    (void)revents;
+    struct reread *r = watcher->data;
+    struct err err = {0};
+    if (!r->keys || !r->allow)
+        log_info("worker", "SIGHUP: there is no --allow file to read again");
+    else if (wire_keys_allow_again(r->keys, r->allow, &err))
+        log_error("worker", "SIGHUP: %s; who was allowed stays allowed", err.text);
+    else
+        log_info("worker", "SIGHUP: %d keys are allowed", r->keys->n_allowed);
+}
+
 static int tell_ready(const struct worker *w, int fd, struct err *err)
 {
     struct worker_stats stats;
@@ -293,8 +314,8 @@ static void log_end(const struct worker *w)
              human_ns((double)s.compute_ns, busy, sizeof(busy)));
 }
 
-static int serve(const struct worker_config *config, void *zmq, int ready_fd, int64_t start_ns,
-                 struct err *err)
+static int serve(const struct worker_config *config, struct reread *reread, void *zmq, int ready_fd,
+                 int64_t start_ns, struct err *err)
 {
     struct ev_loop *loop = ev_default_loop(0);
     struct worker *w;
@@ -308,6 +329,10 @@ static int serve(const struct worker_config *config, void *zmq, int ready_fd, in
     ev_signal_init(&end[1], on_signal, SIGINT);
     for (int i = 0; i < 2; i++)
         ev_signal_start(loop, &end[i]);
+    ev_signal_init(&reread->signal, on_hangup, SIGHUP);
+    reread->signal.data = reread;
+    if (!isatty(STDIN_FILENO))
+        ev_signal_start(loop, &reread->signal);
     rc = tell_ready(w, ready_fd, err);
     if (rc == 0) {
         log_start(w, start_ns);
@@ -317,6 +342,7 @@ static int serve(const struct worker_config *config, void *zmq, int ready_fd, in
     }
     for (int i = 0; i < 2; i++)
         ev_signal_stop(loop, &end[i]);
+    ev_signal_stop(loop, &reread->signal);
     worker_destroy(w);
     return rc;
 }
@@ -352,7 +378,8 @@ static int worker_main(const struct worker_args *a, struct err *err)
     config.model = model;
     config.held = held;
     config.keys = keys;
-    rc = rc ? rc : serve(&config, zmq, (int)a->ready_fd, start_ns, err);
+    struct reread reread = {.keys = keys, .allow = a->allow};
+    rc = rc ? rc : serve(&config, &reread, zmq, (int)a->ready_fd, start_ns, err);
     if (zmq)
         zmq_ctx_term(zmq);
     wire_keys_close(keys);

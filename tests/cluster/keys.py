@@ -10,10 +10,12 @@ connection and not in another result (on one host rows would take another way: -
 import argparse
 import os
 import re
+import signal
 import socket
 import sys
 import tempfile
 import threading
+import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "suite"))
@@ -142,9 +144,10 @@ def check_key_a_host(binary, tmp, calm):
     allow = os.path.join(tmp, "coordinators.pub")
     with open(allow, "w") as f:
         f.write(f"# who may ask\n{public[2]} the coordinator\n")
-    with Workers(binary, MODEL, "bf16", [HALVES[0]], ["--wire-key", keys[0], "--allow", allow]) as a:
-        with Workers(binary, MODEL, "bf16", [HALVES[1]],
-                     ["--wire-key", keys[1], "--allow", allow]) as b:
+    workers = [Workers(binary, MODEL, "bf16", [half], ["--wire-key", key, "--allow", allow])
+               for half, key in zip(HALVES, keys)]
+    with workers[0] as a:
+        with workers[1] as b:
             at = f"{a}#{public[0]},{b}#{public[1]}"
             if logits(binary, tmp, "--workers-at", at, "--wire-key", keys[2]) != calm:
                 raise Failure("with a key a host the logits are others")
@@ -152,6 +155,29 @@ def check_key_a_host(binary, tmp, calm):
                     "--wire-key", keys[1])
             refused(binary, "workers that took each other's place", "key", "--workers-at",
                     f"{a}#{public[1]},{b}#{public[0]}", "--wire-key", keys[2])
+            check_allowed_later(binary, tmp, calm, workers, allow, public[1],
+                                "--workers-at", at, "--wire-key", keys[1])
+
+
+def check_allowed_later(binary, tmp, calm, workers, allow, public, *options):
+    """SIGHUP: a wrong file changes nothing, one with a line more lets another in."""
+    before = open(allow).read()
+    for text in ("no key\n", f"{before}{public} one more\n"):
+        with open(allow, "w") as f:
+            f.write(text)
+        for w in workers:
+            w.running[0].send_signal(signal.SIGHUP)
+        if text.startswith("no key"):
+            refused(binary, "a host that a wrong file does not allow", "--allow", *options)
+    until = time.monotonic() + 20
+    while True:  # when the signal arrives is the system's business
+        try:
+            if logits(binary, tmp, *options) == calm:
+                return
+            raise Failure("after SIGHUP the logits are others")
+        except Failure:
+            if time.monotonic() > until:
+                raise
 
 
 def test():

@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import threading
@@ -348,6 +349,46 @@ class Loading(Api):
                     status, _, _ = server.request("GET", "/v1/models",
                                                   headers={"Authorization": f"Bearer {key}"})
                     self.assertEqual(status, 200 if key in good else 401, key)
+
+    def test_keys_are_read_again_at_sighup_and_requests_go_on(self):
+        path = os.path.join(self.tmp.name, "keys")
+
+        def write(text):
+            with open(path, "w", encoding="ascii") as f:
+                f.write(text)
+
+        def ask(server, key):
+            return server.request("GET", "/v1/models",
+                                  headers={"Authorization": f"Bearer {key}"})[0]
+
+        def said(server):  # by an offset of our own: the server goes on writing
+            with open(f"/proc/{server.process.pid}/fd/2", encoding="utf-8") as f:
+                return f.read()
+
+        write("old\n")
+        with Served(case.SIGMOE, self.folder, "--api-key-file", path, "--speculate", "off",
+                    workers=0) as server:
+            stream = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+            stream.request("POST", TEXT, json.dumps(
+                {"prompt": "a", "stream": True, "max_tokens": 900, "ignore_eos": True}),
+                {"Authorization": "Bearer old"})
+            response = stream.getresponse()
+            self.assertEqual((response.status, ask(server, "old"), ask(server, "new")),
+                             (200, 200, 401))
+            write("one two\n")
+            server.process.send_signal(signal.SIGHUP)
+            until = time.monotonic() + 20
+            while "the keys stay as they are" not in said(server) and time.monotonic() < until:
+                time.sleep(0.02)
+            self.assertIn("the keys stay as they are", said(server))
+            self.assertEqual((ask(server, "old"), ask(server, "new")), (200, 401))
+            write("new\n")
+            server.process.send_signal(signal.SIGHUP)
+            while ask(server, "new") != 200 and time.monotonic() < until:
+                time.sleep(0.02)
+            self.assertEqual((ask(server, "old"), ask(server, "new")), (401, 200))
+            self.assertTrue(response.read().endswith(b"data: [DONE]\n\n"))
+            stream.close()
 
     def test_a_model_that_cannot_be_served_is_one_line(self):
         for folder, said in ((os.path.join(self.tmp.name, "none"), "none"),
