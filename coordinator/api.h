@@ -46,6 +46,8 @@ struct api {
     int sequences_max;             /* of a request: prompts times choices */
     double ping_s;                 /* a stream silent so long gets a comment */
     const char *precision;         /* "bf16" */
+    const char *activations;       /* model_activations */
+    const char *numerics;          /* model_numerics */
     const char *route;             /* an experiment's, coordinator/experiment.h; NULL: none */
     const struct api_asset *asset; /* [n_asset] */
     int n_asset;

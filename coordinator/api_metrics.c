@@ -428,7 +428,7 @@ static void about_process(FILE *f, const struct api *api)
     metric_label(f, api->model_name);
     fputs("\",kernels=\"", f);
     metric_label(f, api->kernels->name);
-    fprintf(f, "\",precision=\"%s\"} 1\n", api->precision);
+    fprintf(f, "\",precision=\"%s\",activations=\"%s\"} 1\n", api->precision, api->activations);
 }
 
 void api_metrics(struct api *api, const struct api_request *r)

@@ -93,9 +93,10 @@ void api_server_info(struct api *api, const struct api_request *r)
                                api->prompts_max, "sequences", api->sequences_max, "logprobs",
                                SERVICE_TOP_MAX, "context", d->max_context);
     api_json(api, r->x,
-             json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:i,s:b,s:o,s:o,s:f}", "version",
-                       SIGMOE_VERSION, "model", api->model_name, "family", d->family, "fingerprint",
-                       fingerprint, "precision", api->precision, "kernels", api->kernels->name,
+             json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:i,s:b,s:o,s:o,s:f}",
+                       "version", SIGMOE_VERSION, "model", api->model_name, "family", d->family,
+                       "fingerprint", fingerprint, "precision", api->precision, "activations",
+                       api->activations, "kernels", api->kernels->name, "numerics", api->numerics,
                        "route", api->route != NULL ? api->route : "model", "layers", d->n_layer,
                        "experts", d->n_expert, "top_k", d->top_k, "workers", v.n_worker,
                        "chat_template", api->chat != NULL, "domains", domains, "limits", limits,

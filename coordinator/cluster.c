@@ -39,6 +39,7 @@ struct cluster {
     struct transport_zmq *transport;
     struct pool *pool;
     struct local *local;
+    char numerics[NUMERICS_BYTES];
 };
 
 struct pool *cluster_pool(struct cluster *c)
@@ -148,6 +149,10 @@ static int spawn_one(struct cluster *c, const struct cluster_config *cfg, int i,
         "--listen",  listen,   "--experts",   experts,
         "--threads", threads,  "--precision", cfg->precision == PRECISION_F32 ? "f32" : "bf16"};
     int n = 12;
+    if (cfg->model->activations == ACTIVATIONS_BF16) {
+        argv[n++] = "--activations";
+        argv[n++] = "bf16";
+    }
     if (spin_us >= 0) {
         argv[n++] = "--spin-us";
         argv[n++] = spin;
@@ -254,15 +259,16 @@ static int connect_pool(struct cluster *c, const struct cluster_config *cfg, str
     if (rc != 0) {
         return rc;
     }
-    struct pool_config pc = {.model = cfg->model,
-                             .precision = cfg->precision,
-                             .numerics = cfg->kernels->numerics,
-                             .clock = cfg->clock,
-                             .transport = transport_zmq_interface(c->transport),
-                             .choice = cfg->choice,
-                             .split_rows = cfg->split_rows,
-                             .local = cfg->no_local ? NULL : local_compute,
-                             .local_user = c->local};
+    struct pool_config pc = {
+        .model = cfg->model,
+        .precision = cfg->precision,
+        .numerics = model_numerics(cfg->model, cfg->precision, cfg->kernels, c->numerics),
+        .clock = cfg->clock,
+        .transport = transport_zmq_interface(c->transport),
+        .choice = cfg->choice,
+        .split_rows = cfg->split_rows,
+        .local = cfg->no_local ? NULL : local_compute,
+        .local_user = c->local};
     rc = pool_create(&pc, &c->pool, err);
     if (rc == 0) {
         rc = pool_connect(c->pool, (const char *const *)c->endpoint, c->n, err);

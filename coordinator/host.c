@@ -129,6 +129,8 @@ int host_start(struct host *h, const struct host_options *o, int kv_tokens, int 
     int rc =
         h->team == NULL ? err_set(err, ERR_NOMEM, "cannot start %d threads", (int)o->threads) : 0;
     if (rc == 0) {
+        h->model->activations = o->activations;
+        model_numerics(h->model, o->precision, h->kernels, h->numerics);
         rc = model_packed_cache(h->model, o->packed_cache, err);
     }
     if (rc == 0) {

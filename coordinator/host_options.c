@@ -8,6 +8,7 @@ int host_options_table(struct host_options *o, struct opt *out)
 {
     *o = (struct host_options){.transport_name = "inproc",
                                .precision_name = "bf16",
+                               .activations_name = "int8",
                                .kv_name = "auto",
                                .place_name = "contiguous",
                                .replicas_name = "least-outstanding",
@@ -48,6 +49,10 @@ int host_options_table(struct host_options *o, struct opt *out)
          0, 0},
         {"precision", 0, OPT_STR, &o->precision_name, "P",
          "bf16 (default), or f32: the reference mode", 0, 0},
+        {"activations", 0, OPT_STR, &o->activations_name, "TYPE",
+         "what rows are made where they meet weights that are integers (sigmoe\n"
+         "quantize): int8 (default: both are integers, much faster), bf16",
+         0, 0},
         {"kv", 0, OPT_STR, &o->kv_name, "KIND",
          "what keys and values are kept as: auto (default: as --precision says),\n"
          "int8 (with a scale a head and position: half the memory)",
@@ -134,6 +139,7 @@ int host_options_check(struct host_options *o, struct err *err)
     }
     o->place = (enum cluster_place)place;
     o->transport = (enum cluster_transport)transport;
+    rc = rc ? rc : activations_parse(o->activations_name, &o->activations, err);
     o->precision = precision == 1 ? PRECISION_F32 : PRECISION_BF16;
     o->kv_dtype = kv == 1 ? DTYPE_I8 : precision_dtype(o->precision);
     if (rc == 0) {

@@ -73,7 +73,7 @@ void transport_zmq_destroy(struct transport_zmq *t);
 struct pool_config {
     const struct model *model;
     enum precision precision;
-    const char *numerics; /* kernels->numerics */
+    const char *numerics; /* model_numerics; outlives the pool */
     const struct clock *clock;
     struct transport *transport;
     int64_t connect_timeout_ns; /* Hello to Welcome at start; 0: 30 s */

@@ -244,6 +244,14 @@ static int welcome_check(const struct pool *pool, const struct link *l, const st
                        "coordinator's --precision",
                        w->name, l->endpoint, dtype_name(w->dtype), dtype_name(pool->shape.dtype));
     }
+    const char *their_rows = numerics_activations(w->numerics);
+    const char *our_rows = numerics_activations(config->numerics);
+    if (strcmp(their_rows, our_rows) != 0) {
+        return err_set(err, ERR_MODEL,
+                       "worker %s at %s makes activations %s, expected %s; start it with the "
+                       "coordinator's --activations",
+                       w->name, l->endpoint, their_rows, our_rows);
+    }
     if (w->credits < 1 || w->row_limit < 1 || w->held_bytes != pool_held_bytes(pool)) {
         return err_set(err, ERR_NET,
                        "worker %s at %s welcomes with %d credits, %d rows a request and a table of "

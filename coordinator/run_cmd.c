@@ -97,7 +97,8 @@ static int generate(struct run *r, struct err *err)
 static int finish(struct run *r, struct err *err)
 {
     struct host *h = &r->host;
-    struct run_facts f = {.model = h->model, .kernels = h->kernels, .load_ns = h->load_ns};
+    struct run_facts f = {
+        .model = h->model, .kernels = h->kernels, .numerics = h->numerics, .load_ns = h->load_ns};
     engine_stats_get(h->engine, &f.engine);
     if (h->cluster != NULL) {
         pool_stats_get(host_pool(h), &f.pool);

@@ -302,7 +302,8 @@ static void print_json_stats(const struct run_output *o, const struct run_facts 
         "\"us_per_layer\":{\"away\":%.1f,\"serialise\":%.1f,\"wire\":%.1f,\"queue\":%.1f,"
         "\"compute\":%.1f},\"cached_tokens\":%llu,\"preemptions\":%llu,\"workers\":%d,\"replans\":%"
         "llu,\"local_slots\":%llu,"
-        "\"workers_lost\":%llu,\"isa\":\"%s\",\"numerics\":\"%s\",\"precision\":\"%s\"}",
+        "\"workers_lost\":%llu,\"isa\":\"%s\",\"numerics\":\"%s\",\"precision\":\"%s\","
+        "\"activations\":\"%s\"}",
         r.n_prompt, r.n_generated, (double)f->load_ns / 1e9, r.ttft_s, r.prompt_per_s,
         r.decode_per_s, (unsigned long long)e->steps, (unsigned long long)e->proposed,
         (unsigned long long)e->accepted, (unsigned long long)n,
@@ -313,8 +314,8 @@ static void print_json_stats(const struct run_output *o, const struct run_facts 
         per((double)e->time.compute_ns / 1e3, n), (unsigned long long)e->cache_hit_tokens,
         (unsigned long long)e->preemptions, f->n_worker, (unsigned long long)f->pool.replans,
         (unsigned long long)f->pool.local_slots, (unsigned long long)f->pool.workers_lost,
-        f->kernels->name, f->kernels->numerics,
-        o->options->host.precision == PRECISION_F32 ? "f32" : "bf16");
+        f->kernels->name, f->numerics, o->options->host.precision == PRECISION_F32 ? "f32" : "bf16",
+        model_activations(f->model, o->options->host.precision));
 }
 
 static int print_json(const struct run_output *o, const struct run_facts *f, const char *hash,
@@ -387,8 +388,10 @@ static void print_summary(const struct run_output *o, const struct run_facts *f,
                 per((double)e->time.queue_ns / 1e3, e->dispatches),
                 per((double)e->time.compute_ns / 1e3, e->dispatches));
     }
-    fprintf(stderr, "logits    %s (%s, %s, loaded in %s)\n", hash, f->kernels->name,
-            o->options->host.precision == PRECISION_F32 ? "f32" : "bf16", load);
+    enum precision p = o->options->host.precision;
+    fprintf(stderr, "logits    %s (%s, %s%s, loaded in %s)\n", hash, f->kernels->name,
+            p == PRECISION_F32 ? "f32" : "bf16",
+            model_int_rows(f->model, p) ? ", activations int8" : "", load);
 }
 
 int run_output_end(struct run_output *o, const struct run_facts *facts, struct err *err)

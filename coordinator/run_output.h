@@ -51,6 +51,7 @@ void run_request(struct run_output *o, int i, const struct prompts *p, struct re
 struct run_facts {
     const struct model *model;
     const struct kernels *kernels;
+    const char *numerics;
     struct engine_stats engine;
     struct pool_stats pool;
     uint64_t bytes_sent, bytes_received;

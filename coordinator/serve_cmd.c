@@ -320,6 +320,8 @@ static void init_api(struct serve *s)
                           .asset = page_assets,
                           .n_asset = page_n_asset,
                           .precision = o->model.precision_name,
+                          .activations = model_activations(s->host.model, o->model.precision),
+                          .numerics = s->host.numerics,
                           .route = o->model.route,
                           .created = (int64_t)time(NULL),
                           .start_ns = clock_now(&clock_real),

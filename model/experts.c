@@ -27,6 +27,7 @@ struct expert_set {
     const struct model *model;
     enum precision precision;
     enum dtype dtype;
+    int int_rows;      /* integer matrices meet rows of integers */
     uint64_t layout;   /* pack_layout_hash; 0 without a packed cache */
     size_t slab_bytes; /* the same for every expert */
     int beside;        /* others compute meanwhile */
@@ -104,6 +105,7 @@ int expert_set_create(const struct model *model, enum precision precision, struc
     set->model = model;
     set->precision = precision;
     set->dtype = precision_dtype(precision);
+    set->int_rows = model_int_rows(model, precision);
     if (model->packed_dir[0])
         set->layout = pack_layout_hash();
     set->slab_bytes = total;
@@ -232,9 +234,11 @@ static struct expert *expert_make(const struct expert_set *set, const struct sla
     if (!e)
         return NULL;
     parts_lay(&set->model->desc, set->dtype, part);
-    for (int i = 0; i < N_PART; i++)
+    for (int i = 0; i < N_PART; i++) {
+        part[i].matrix.int_rows = set->int_rows && quant_integers(part[i].matrix.dtype);
         if (part[i].n > 0)
             expert_hang(&e->w, &part[i], (unsigned char *)slab->data + part[i].at);
+    }
     e->slab = *slab;
     return e;
 }

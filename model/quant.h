@@ -22,6 +22,11 @@ struct quant_source {
     int n, k, group;
 };
 
+static inline int quant_integers(enum dtype dtype)
+{
+    return dtype == DTYPE_I8 || dtype == DTYPE_I4;
+}
+
 /* Which of a description's kinds a role has; NULL: always floats. */
 const struct quant_kind *quant_kind_of(const struct model_desc *desc, enum role role);
 struct quant_kind *quant_kind_slot(struct model_desc *desc, enum role role);

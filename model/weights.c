@@ -22,6 +22,7 @@ struct layout {
     const struct model_desc *desc;
     const struct checkpoint *ck; /* NULL: count from the description alone */
     enum dtype dtype;
+    int int_rows;        /* integer matrices meet rows of integers */
     unsigned char *base; /* NULL while counting */
     size_t used;
     struct pack_job *job; /* NULL while counting */
@@ -52,6 +53,7 @@ static struct packed packed_of(struct layout *l, enum role role, enum dtype dtyp
     size_t bytes;
     struct packed w = quant_packed(l->desc, role, dtype, n, k, &bytes);
     w.data = take(l, bytes);
+    w.int_rows = l->int_rows && quant_integers(w.dtype);
     return w;
 }
 
@@ -308,8 +310,11 @@ static int store_fill(struct layout *l, const struct model *model, enum precisio
 int weights_load_dense(const struct model *model, enum precision precision, struct team *team,
                        struct dense_weights **out, struct err *err)
 {
-    struct layout l = {
-        .desc = &model->desc, .ck = model->ck, .dtype = precision_dtype(precision), .err = err};
+    struct layout l = {.desc = &model->desc,
+                       .ck = model->ck,
+                       .dtype = precision_dtype(precision),
+                       .int_rows = model_int_rows(model, precision),
+                       .err = err};
     struct dense_store *store = calloc(1, sizeof(*store));
     if (!store)
         return err_set(err, ERR_NOMEM, "no memory for the dense weights of %s", model->dir);

@@ -19,13 +19,19 @@ static inline enum dtype precision_dtype(enum precision p)
     return p == PRECISION_F32 ? DTYPE_F32 : DTYPE_BF16;
 }
 
+/* activations: what rows are where they meet weights that are integers (kernels/kernels.h): made
+ * integers too, or bf16 as they come. Nothing else depends on it: floats' products, wire, files. */
+enum activations { ACTIVATIONS_INT8, ACTIVATIONS_BF16 };
+int activations_parse(const char *text, enum activations *out, struct err *err);
+
 /* A checkpoint opened: what both halves start from. */
 struct model {
     char dir[4096];
     struct model_desc desc;
     struct checkpoint *ck;
     struct hash128 fingerprint;
-    char packed_dir[4096 + 64]; /* see model_packed_cache; "": none */
+    char packed_dir[4096 + 64];   /* see model_packed_cache; "": none */
+    enum activations activations; /* for what is loaded afterwards; int8 until it is set */
 };
 /* model_open: desc_load, checkpoint_open, every tensor the description needs is there with the
  * right shape (by name only: no data is read), fingerprint. */
@@ -38,6 +44,17 @@ void model_close(struct model *model);
  * "off"; "auto", the folder `packed` in the checkpoint's; or a folder, in which every model gets
  * one of its own. For what is loaded afterwards. */
 int model_packed_cache(struct model *model, const char *where, struct err *err);
+/* model_int_rows: does a run of this precision make rows integers? model_activations: what rows are
+ * where they meet the weights: "int8", "bf16" or "f32". */
+int model_int_rows(const struct model *model, enum precision precision);
+const char *model_activations(const struct model *model, enum precision precision);
+/* model_numerics: the class of bits of a run: the kernels' and, where rows are made integers,
+ * "+int8". numerics_activations: which of both a class in bf16 is; a process that differs in it was
+ * started with another --activations. */
+#define NUMERICS_BYTES 32
+const char *model_numerics(const struct model *model, enum precision precision,
+                           const struct kernels *k, char text[NUMERICS_BYTES]);
+const char *numerics_activations(const char *numerics);
 /* model_check_tables reads the routing tables: ERR_MODEL for what no draw could have made
  * (model/rre_table.h). weights_load_dense does it too; this is for who wants to know before. */
 int model_check_tables(const struct model *model, struct err *err);

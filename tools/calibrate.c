@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 struct options {
-    const char *dir, *out, *precision, *transport;
+    const char *dir, *out, *precision, *activations, *transport;
     int64_t threads, worker_threads, rows;
     double budget_ms;
 };
@@ -37,10 +37,13 @@ static int parse(int argc, char **argv, struct options *o, struct err *err)
                           .precision = "bf16",
                           .transport = "tcp",
                           .rows = 512,
+                          .activations = "int8",
                           .budget_ms = 60};
     const struct opt opts[] = {
         {"out", 'o', OPT_STR, &o->out, "FILE", "to write (calibration.json)", 0, 0},
         {"precision", 0, OPT_STR, &o->precision, "P", "bf16 (default) or f32", 0, 0},
+        {"activations", 0, OPT_STR, &o->activations, "TYPE",
+         "what rows are made for weights that are integers: int8 (default), bf16", 0, 0},
         {"threads", 't', OPT_INT, &o->threads, "N", "of the coordinator; 0: one a CPU (0)", 0,
          1024},
         {"worker-threads", 0, OPT_INT, &o->worker_threads, "N", "of a worker; 0: one a CPU (0)", 0,
@@ -313,6 +316,7 @@ int cmd_calibrate(int argc, char **argv)
                           .worker_threads = (int)o.worker_threads};
     rc = rc ? rc : kernels_open(&c.kernels, &err);
     rc = rc ? rc : model_open(o.dir, &model, &err);
+    rc = rc ? rc : activations_parse(o.activations, &model->activations, &err);
     if (rc == 0) {
         c.precision = strcmp(o.precision, "f32") == 0 ? PRECISION_F32 : PRECISION_BF16;
         c.model = model;

@@ -34,6 +34,7 @@ struct bench {
     struct transport_zmq *transport;
     struct pool *pool;
     char path[64]; /* of an ipc socket */
+    char numerics[NUMERICS_BYTES];
     unsigned char *rows;
     int32_t *slot_expert;
     const void **slot_row;
@@ -85,7 +86,8 @@ static int bench_open(struct bench *b)
         return rc;
     struct pool_config pc = {.model = c->model,
                              .precision = c->precision,
-                             .numerics = c->kernels->numerics,
+                             .numerics =
+                                 model_numerics(c->model, c->precision, c->kernels, b->numerics),
                              .clock = &clock_real,
                              .transport = transport_zmq_interface(b->transport)};
     const char *endpoint = worker_thread_endpoint(b->worker);

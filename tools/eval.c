@@ -131,11 +131,12 @@ static int print_json(const struct perplexity *p)
         json_array_append_new(list, row);
     }
     json_t *root =
-        json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:b, s:s, s:o}", "model", p->dir,
+        json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:b, s:s, s:s, s:o}", "model", p->dir,
                   "fingerprint", hex, "text", p->text, "tokens", (json_int_t)p->sum[0].n_token,
                   "bytes", (json_int_t)p->sum[0].n_byte, "window", p->windows.window, "stride",
                   p->windows.stride, "detected", p->detected, "precision",
-                  p->options.precision == PRECISION_F32 ? "f32" : "bf16", "scores", list);
+                  p->options.precision == PRECISION_F32 ? "f32" : "bf16", "activations",
+                  model_activations(p->host.model, p->options.precision), "scores", list);
     char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(12)) : NULL;
     json_decref(root);
     if (!text)

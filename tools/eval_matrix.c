@@ -263,9 +263,10 @@ static int print_json(const struct matrix *m)
         json_array_append_new(rows, row_json(m, &m->row[i]));
     hash_hex(m->host.model->fingerprint, hex);
     json_t *root =
-        json_pack("{s:s, s:s, s:i, s:i, s:s, s:i, s:f, s:o}", "model", m->dir, "fingerprint", hex,
-                  "window", m->windows.window, "stride", m->windows.stride, "precision",
-                  m->options.precision == PRECISION_F32 ? "f32" : "bf16", "own_best", n_best,
+        json_pack("{s:s, s:s, s:i, s:i, s:s, s:s, s:i, s:f, s:o}", "model", m->dir, "fingerprint",
+                  hex, "window", m->windows.window, "stride", m->windows.stride, "precision",
+                  m->options.precision == PRECISION_F32 ? "f32" : "bf16", "activations",
+                  model_activations(m->host.model, m->options.precision), "own_best", n_best,
                   "mean_own_gain", mean, "texts", rows);
     char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(12)) : NULL;
     json_decref(root);

@@ -46,9 +46,9 @@ struct extract {
     int n_kept;
 
     struct extract_prompt *prompt;
-    int n_prompts, n_equal;     /* made; equal in every bit */
-    const char *numerics;       /* class of the proof's arithmetic */
-    struct hash128 fingerprint; /* of the submodel */
+    int n_prompts, n_equal;        /* made; equal in every bit */
+    char numerics[NUMERICS_BYTES]; /* class of the proof's arithmetic */
+    struct hash128 fingerprint;    /* of the submodel */
     struct extract_sizes {
         uint64_t full, dense, group; /* bytes of tensors of the full model: all; all but experts, of
                                       * the kept domains and slots; the kept experts */

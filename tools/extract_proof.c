@@ -125,7 +125,7 @@ static int side_run(struct side *s, const char *dir)
     if (rc == 0)
         rc = jobs_run(s, job, h.engine);
     if (rc == 0)
-        u->numerics = h.kernels->numerics;
+        memcpy(u->numerics, h.numerics, sizeof(u->numerics));
     host_close(&h);
     for (int i = 0; job && i < u->n_prompts; i++)
         free(job[i].token);

@@ -193,6 +193,8 @@ static int parse(int argc, char **argv, struct quantize *z)
          "the same for the LM head (none: other engines keep it in floats)", 0, 0},
         {"text", 0, OPT_STR, &z->text, "FILE",
          "measure the perplexity of this text before and after", 0, 0},
+        {"activations", 0, OPT_STR, &z->activations, "TYPE",
+         "for that: what rows are made where they meet integers, int8 (default) or bf16", 0, 0},
         {"shard-size", 0, OPT_SIZE, &z->shard_bytes, "BYTES", "of a file (4G)", 1 << 20, 1LL << 40},
         {"json", 0, OPT_FLAG, &z->json, NULL, "print the report as JSON", 0, 0},
         {NULL, 0, OPT_FLAG, NULL, NULL, NULL, 0, 0}};
@@ -203,10 +205,11 @@ static int parse(int argc, char **argv, struct quantize *z)
             "Writes a checkpoint whose matrices are 8 or 4 bit integers with a bf16 scale a group, "
             "in\n"
             "the compressed-tensors layout that vLLM and transformers read. Embedding, norms and\n"
-            "gates stay as they are. sigmoe computes with the integers as they lie: products are\n"
-            "exact up to the f32 sums, activations stay bf16.\n\n"
+            "gates stay as they are. sigmoe computes with the integers as they lie, against rows\n"
+            "made integers too or rows in bf16 (sigmoe run --activations).\n\n"
             "  sigmoe quantize ./olmoe -o ./olmoe-int4 --experts int4:32 --dense int8",
         .opts = opts};
+    enum activations activations;
     int n = 1;
     int rc = opt_parse(&command, argc, argv, &z->in, &n, z->err);
     if (rc)
@@ -216,6 +219,7 @@ static int parse(int argc, char **argv, struct quantize *z)
     rc = quantize_kind("--experts", z->experts, &z->kind[CLASS_EXPERTS], z->err);
     rc = rc ? rc : quantize_kind("--dense", z->dense, &z->kind[CLASS_DENSE], z->err);
     rc = rc ? rc : quantize_kind("--head", z->head, &z->kind[CLASS_HEAD], z->err);
+    rc = rc ? rc : activations_parse(z->activations, &activations, z->err);
     if (!rc && z->kind[0].dtype == DTYPE_NONE && z->kind[1].dtype == DTYPE_NONE &&
         z->kind[2].dtype == DTYPE_NONE)
         rc = err_set(z->err, ERR_USAGE, "with none for every class there is nothing to do");
@@ -258,6 +262,7 @@ int cmd_quantize(int argc, char **argv)
     struct err err = {0};
     struct quantize z = {.experts = "int4:32",
                          .dense = "int8:128",
+                         .activations = "int8",
                          .head = "none",
                          .shard_bytes = (int64_t)4 << 30,
                          .err = &err};

@@ -16,7 +16,7 @@ struct quantize_loss {
 };
 
 struct quantize {
-    const char *in, *out, *experts, *dense, *head, *text;
+    const char *in, *out, *experts, *dense, *head, *text, *activations;
     int64_t shard_bytes;
     int json;
     struct quant_kind kind[CLASS_COUNT];

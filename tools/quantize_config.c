@@ -120,7 +120,8 @@ int quantize_config(struct quantize *z)
 
 /* ---- perplexity ---- */
 
-static int perplexity_of(const char *dir, const char *path, double *out, struct err *err)
+static int perplexity_of(const char *dir, const char *path, const char *activations, double *out,
+                         struct err *err)
 {
     struct host host = {0};
     struct host_options options;
@@ -130,6 +131,7 @@ static int perplexity_of(const char *dir, const char *path, double *out, struct 
     struct eval_sum sum;
     int domain = 0;
     host_options_table(&options, table);
+    options.activations_name = activations;
     int rc = host_options_check(&options, err);
     rc = rc ? rc : host_open(&host, dir, err);
     if (!rc && !host.tok)
@@ -151,8 +153,8 @@ static int perplexity_of(const char *dir, const char *path, double *out, struct 
 
 int quantize_perplexity(struct quantize *z)
 {
-    int rc = perplexity_of(z->in, z->text, &z->perplexity[0], z->err);
-    return rc ? rc : perplexity_of(z->out, z->text, &z->perplexity[1], z->err);
+    int rc = perplexity_of(z->in, z->text, z->activations, &z->perplexity[0], z->err);
+    return rc ? rc : perplexity_of(z->out, z->text, z->activations, &z->perplexity[1], z->err);
 }
 
 /* ---- the report ---- */
@@ -184,9 +186,9 @@ static void report_json(const struct quantize *z)
     }
     json_t *root = json_pack("{s:s,s:o}", "output", z->out, "classes", classes);
     if (z->text)
-        json_object_set_new(
-            root, "perplexity",
-            json_pack("{s:f,s:f}", "before", z->perplexity[0], "after", z->perplexity[1]));
+        json_object_set_new(root, "perplexity",
+                            json_pack("{s:f,s:f,s:s}", "before", z->perplexity[0], "after",
+                                      z->perplexity[1], "activations", z->activations));
     json_dumpf(root, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     putchar('\n');
     json_decref(root);
@@ -212,6 +214,7 @@ void quantize_report(const struct quantize *z)
                human_bytes((double)l->bytes_after, after, sizeof(after)), relative_error(l));
     }
     if (z->text)
-        printf("perplexity of %s: %.4f before, %.4f after (%+.2f %%)\n", z->text, z->perplexity[0],
-               z->perplexity[1], 100 * (z->perplexity[1] / z->perplexity[0] - 1));
+        printf("perplexity of %s: %.4f before, %.4f after with activations %s (%+.2f %%)\n",
+               z->text, z->perplexity[0], z->perplexity[1], z->activations,
+               100 * (z->perplexity[1] / z->perplexity[0] - 1));
 }

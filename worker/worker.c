@@ -67,6 +67,17 @@ static enum wire_error hello_check(const struct worker *w, const struct msg_hell
                  w->name, dtype_name(w->shape.dtype), dtype_name(m->dtype));
         return WIRE_DTYPE;
     }
+    char numerics[NUMERICS_BYTES];
+    model_numerics(w->model, w->precision, w->kernels, numerics);
+    const char *our_rows = numerics_activations(numerics);
+    const char *their_rows = numerics_activations(m->numerics);
+    if (!is_guest(m) && strcmp(our_rows, their_rows) != 0) {
+        snprintf(
+            text, size,
+            "worker %.64s makes activations %s, you %s; start both with the same --activations",
+            w->name, our_rows, their_rows);
+        return WIRE_DTYPE;
+    }
     return 0;
 }
 
@@ -91,7 +102,7 @@ static void answer_welcome(struct worker *w, struct peer *peer)
                             .resident = memory_resident(),
                             .available = worker_available(w)};
     snprintf(m.name, sizeof(m.name), "%s", w->name);
-    snprintf(m.numerics, sizeof(m.numerics), "%s", w->kernels->numerics);
+    model_numerics(w->model, w->precision, w->kernels, m.numerics);
     if (!peer->guest)
         near_offer(w->near, peer, &m.offer);
     struct frames f;

@@ -25,7 +25,8 @@
 #define THREADS_MAX       4096
 
 struct worker_args {
-    const char *model, *listen, *experts, *part, *placement, *domain, *precision, *name, *packed;
+    const char *model, *listen, *experts, *part, *placement, *domain, *precision, *activations,
+        *name, *packed;
     const char *key, *allow;
     int64_t threads, credits, row_limit, spin_us, ready_fd, fetch_rate, memory;
     int insecure, fixed, no_shm;
@@ -179,6 +180,10 @@ static int args_parse(int argc, char **argv, struct worker_args *a, struct err *
          "name in logs and placement files (default: the endpoint)", 0, 0},
         {"precision", 'p', OPT_STR, &a->precision, "TYPE",
          "bf16 or f32, as the coordinator runs (default bf16)", 0, 0},
+        {"activations", 0, OPT_STR, &a->activations, "TYPE",
+         "what rows are made for weights that are integers, as the\ncoordinator runs: int8 "
+         "(default) or bf16",
+         0, 0},
         {"packed-cache", 0, OPT_STR, &a->packed, "WHERE",
          "keep packed weights on disk, so that the next start maps them:\n"
          "auto (in the checkpoint's folder), a folder, or off (default)",
@@ -371,6 +376,7 @@ static int worker_main(const struct worker_args *a, struct err *err)
     rc = rc || !a->key ? rc : wire_keys_open(a->key, a->allow, &keys, err);
     rc = rc ? rc : kernels_open(&config.kernels, err);
     rc = rc ? rc : model_open(a->model, &model, err);
+    rc = rc ? rc : activations_parse(a->activations, &model->activations, err);
     rc = rc ? rc : model_packed_cache(model, a->packed, err);
     rc = rc ? rc : held_choose(a, model, &held, err);
     if (!rc && !(zmq = zmq_ctx_new()))
@@ -392,6 +398,7 @@ int cmd_worker(int argc, char **argv)
 {
     struct worker_args args = {.listen = LISTEN_DEFAULT,
                                .precision = "bf16",
+                               .activations = "int8",
                                .packed = "off",
                                .credits = 8,
                                .row_limit = 4096,

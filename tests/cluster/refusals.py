@@ -68,6 +68,24 @@ def check_models(binary, tmp):
     with Workers(binary, MODEL, "bf16", ["0-5"]) as at:
         judge("worker of another precision", run_at(binary, MODEL, at, "--precision", "f32"),
               [EXIT_MODEL, EXIT_NET], [at, "f32"])
+    check_activations(binary, tmp)
+
+
+def check_activations(binary, tmp):
+    """Rows made integers here and not there: refused, whichever side is told; floats do not care."""
+    model = os.path.join(tmp, "quantised")
+    status, _, stderr = run_sigmoe(binary, ["quantize", MODEL, "-o", model])
+    if status != 0:
+        raise Failure(f"sigmoe quantize: {stderr}")
+    for theirs, ours in (("bf16", "int8"), ("int8", "bf16")):
+        with Workers(binary, model, "bf16", ["0-5"], ["--activations", theirs]) as at:
+            judge(f"worker of {theirs} activations",
+                  run_at(binary, model, at, "--activations", ours), [EXIT_MODEL, EXIT_NET],
+                  [at, "--activations", theirs, ours])
+    with Workers(binary, MODEL, "bf16", ["0-5"], ["--activations", "bf16"]) as at:
+        status, _, stderr = run_at(binary, MODEL, at)
+        if status != 0:
+            raise Failure(f"a float model, for which --activations means nothing: {stderr}")
 
 
 def check_holdings(binary):

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The same bits: whatever the cluster's shape, one prompt's logits are equal byte for byte.
 
-For one model and each precision (and int8 KV, of the models in INT8_KV), the baseline is the prompt alone, in one process's threads, with
-one worker, whole prefill and one thread. Each other run changes the options below, and may put the
+For one model and each precision (and int8 KV, of the models in INT8_KV; of a quantised model both kinds
+of activations instead), the baseline is the prompt alone, in one process's threads, with one worker, whole prefill and one thread. Each other run changes the options below, and may put the
 prompt into a batch of 16 others; its rows of --dump-logits, prompt and generated, must be the
 baseline's bytes. The batch's other prompts are compared too, from run to run.
 
@@ -42,6 +42,8 @@ STORIES = {"stories_mixtral": {"family": "mixtral", "n_expert": 8, "top_k": 2, "
            "stories_qwen2_moe": {"family": "qwen2_moe", "n_expert": 8, "top_k": 3, "seed": 2}}
 INT8_KV = ("qwen3_moe", "mixtral_sliding")
 SYNTHETIC = ("tiny-sigma", "tiny-pangu")  # shapes of sigmoe synth
+# Groups of 32, 64 and 128, int4 and int8, by the name of the test.
+QUANTISED = {"quantised": ("qwen2_moe", ["--experts", "int4:32", "--dense", "int8:64", "--head", "int8"])}
 
 
 def axes(n_expert, domains=()):
@@ -99,9 +101,9 @@ def first_difference(got, want, vocab):
 class Bits:
     """One model at one precision: the prompts, the baseline, and what the batch gave first."""
 
-    def __init__(self, binary, model, precision, prompt, kv=None):
+    def __init__(self, binary, model, form, prompt):
         self.binary, self.model, self.vocab = binary, model, vocab_of(model)
-        self.common = ["--precision", precision, "--ignore-eos", *(["--kv", kv] if kv else [])]
+        self.common = ["--ignore-eos", *form]
         rng = random.Random(SEED)
         others = [[rng.randrange(3, self.vocab) for _ in range(rng.randint(1, 40))]
                   for _ in range(N_OTHER)]
@@ -109,7 +111,7 @@ class Bits:
         names = domains_of(model) and [*domains_of(model), "auto"]
         self.domains = [names[(i - TARGET_AT + 1) % len(names)] for i in range(N_OTHER + 1)
                         ] if names else []
-        self.label = " ".join((os.path.basename(model), precision, *([kv] if kv else [])))
+        self.label = " ".join((os.path.basename(model), *form))
         self.batch = None
         first = {name: values[0] for name, values in axes(0).items()}
         self.baseline = self.run(first)
@@ -157,10 +159,12 @@ def expert_sets(n_expert):
             [f"0-{last - 1}", f"0,{cut}-{last}", f"1-{last}"]]
 
 
-def check_running_workers(bits, binary, model, precision, n_expert):
+def check_running_workers(bits, binary, model, form, n_expert):
     for sets in expert_sets(n_expert):
         for batch in (False, True):
-            with Workers(binary, model, precision, sets) as at:
+            precision = form[1] if form[0] == "--precision" else "bf16"
+            told = form if form[0] == "--activations" else []
+            with Workers(binary, model, precision, sets, told) as at:
                 bits.check({"--workers-at": at, "batch": batch}, f" (experts {' | '.join(sets)})")
 
 
@@ -211,6 +215,14 @@ def model_folder(binary, name, tmp):
         if status != 0:
             raise Failure(f"sigmoe synth {name}: {stderr}")
         return folder
+    if name in QUANTISED:
+        source, kinds = QUANTISED[name]
+        folder = os.path.join(tmp, name)
+        status, _, stderr = run_sigmoe(binary, ["quantize", os.path.join(TINY, source), "-o", folder,
+                                                *kinds])
+        if status != 0:
+            raise Failure(f"sigmoe quantize {source}: {stderr}")
+        return folder
     if name not in STORIES:
         return os.path.join(TINY, name)
     dense = stories.make_dense(os.path.join(tmp, "dense"))
@@ -225,9 +237,15 @@ def check(binary, name, full):
         values = axes(n_expert, domains_of(model))
         rows = product(values) if full else covering(values, random.Random(SEED))
         failures = []
-        forms = [("f32", None), ("bf16", None), *([("bf16", "int8")] if name in INT8_KV else [])]
-        for precision, kv in forms:
-            bits = Bits(binary, model, precision, prompt, kv)
+        forms = [["--precision", "f32"], ["--precision", "bf16"]]
+        if name in INT8_KV:
+            forms.append(["--kv", "int8"])
+        if name in QUANTISED:
+            forms = [["--activations", "int8"], ["--activations", "bf16"]]
+        baselines = set()
+        for form in forms:
+            bits = Bits(binary, model, form, prompt)
+            baselines.add(bits.baseline.logits[0])
             for row in rows:
                 try:
                     bits.check(row)
@@ -236,7 +254,9 @@ def check(binary, name, full):
                     print(f"differs: {failure}", flush=True)
             check_instruction_sets(bits)
             if n_expert:
-                check_running_workers(bits, binary, model, precision, n_expert)
+                check_running_workers(bits, binary, model, form, n_expert)
+        if len(baselines) != len(forms):
+            raise Failure(f"two of {forms} have the same logits: one of them was not used")
         if failures:
             raise Failure(f"{len(failures)} of {len(forms) * len(rows)} runs differ")
         print(f"{name}: {len(forms) * len(rows)} runs of {len(prompt) + N_GENERATED - 1} rows, "
@@ -277,7 +297,7 @@ def main():
     parser.add_argument("--full", action="store_true", help="the whole product of options")
     parser.add_argument("--self-test", action="store_true", help="test this script, not sigmoe")
     parser.add_argument("name", nargs="?", help="a folder of tests/fixtures/tiny, or one of "
-                        + ", ".join((*STORIES, *SYNTHETIC)))
+                        + ", ".join((*STORIES, *SYNTHETIC, *QUANTISED)))
     args = parser.parse_args()
     if args.self_test:
         main_of(self_test)

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """A quantised checkpoint is what it says: its integers and scales, unpacked here, make a float
-checkpoint whose logits are those of the quantised one bit for bit in f32; in bf16 the bits do not
-depend on workers, batch or instruction set; and what cannot be is refused in words.
+checkpoint whose logits are those of the quantised one bit for bit in f32; in bf16, with either kind of
+activations, the bits do not depend on workers, batch or instruction set; activations made integers cost
+what rounding to 1/254 of a row's largest does, no more; and what cannot be is refused in words.
 """
 import argparse
 import json
@@ -112,24 +113,47 @@ def check_model(binary, name, tmp):
     if logits(binary, quantised, tmp, "--precision", "f32") != \
             logits(binary, floats, tmp, "--precision", "f32"):
         raise Failure(f"{name}: f32 logits differ from those of the dequantised checkpoint")
-    calm = logits(binary, quantised, tmp)
+    exact = floats_of(logits(binary, quantised, tmp, "--precision", "f32"))
+    near, far = (check_bits(binary, name, quantised, floats, tmp, kind) for kind in ("bf16", "int8"))
+    if near == far:
+        raise Failure(f"{name}: --activations changes nothing")
+    errors = [distance(floats_of(bits), exact) for bits in (near, far)]
+    print(f"{name}: logits' distance from f32: activations bf16 {errors[0]:.5f}, int8 {errors[1]:.5f}")
+    if not (0 < errors[0] < 0.03 and 0 < errors[1] < 0.06):
+        raise Failure(f"{name}: logits are {errors} away from those in f32")
+    return quantised
+
+
+def floats_of(data):
+    return struct.unpack(f"<{len(data) // 4}f", data)
+
+
+def distance(got, want):
+    """Root mean square of the difference over that of what is wanted, over the prompt's logits."""
+    n = len(got) * (IDS.count(",") + 1) // (IDS.count(",") + 12)
+    return (sum((g - w) ** 2 for g, w in zip(got[:n], want)) / sum(w * w for w in want[:n])) ** 0.5
+
+
+def check_bits(binary, name, quantised, floats, tmp, kind):
+    activations = ["--activations", kind]
+    calm = logits(binary, quantised, tmp, *activations)
     if calm == logits(binary, floats, tmp):
         raise Failure(f"{name}: in bf16 integers are exact and rounded floats are not; equal logits "
                       "say that the integers were not used")
     for isa in ("portable", "avx2", "avx512"):
         try:
-            other = logits(binary, quantised, tmp, env={"SIGMOE_ISA": isa})
+            other = logits(binary, quantised, tmp, *activations, env={"SIGMOE_ISA": isa})
         except Failure as failure:
             if "SIGMOE_ISA" in str(failure):
                 continue  # this CPU lacks it
             raise
         if other != calm:
-            raise Failure(f"{name}: other bits on {isa}")
+            raise Failure(f"{name}: activations {kind}: other bits on {isa}")
     if name != "llama":
         for options in (["--workers", "3", "--transport", "tcp"], ["--prefill-chunk", "3"]):
-            if logits(binary, quantised, tmp, *options) != calm:
-                raise Failure(f"{name}: other bits with {options}")
-    return quantised
+            if logits(binary, quantised, tmp, *activations, *options) != calm:
+                raise Failure(f"{name}: activations {kind}: other bits with {options}")
+    return calm
 
 
 def check_refusals(binary, quantised, tmp):

@@ -4,7 +4,8 @@ compressed-tensors, loads a quantised checkpoint of each family and has our logi
 
 Scales are bf16, and compressed-tensors makes weights of the scales' type, so out of the box its weights
 are rounded to bf16 once more. With the same scales stored as f32, which changes no value, its weights
-are exact, and logits agree to f32's last digits; as they are written, to what that rounding costs.
+are exact, and logits agree to f32's last digits; as they are written, to what that rounding costs. Beside
+it, what activations in bf16, the arithmetic of weight-only schemes, and activations made int8 are away.
 
 Skipped (77) without torch, transformers and compressed-tensors; with them: PYTHON THIS --sigmoe BINARY
 """
@@ -55,11 +56,11 @@ def quantised(binary, tmp, family, shape):
     return out
 
 
-def our_logits(binary, tmp, model):
+def our_logits(binary, tmp, model, *how):
     import numpy
     dump = os.path.join(tmp, "logits.f32")
     sigmoe(binary, "run", model, "--token-ids", ",".join(map(str, IDS)), "--max-tokens", "0",
-           "--dump-logits", dump, "--precision", "f32")
+           "--dump-logits", dump, *(how or ("--precision", "f32")))
     return numpy.fromfile(dump, dtype=numpy.float32).reshape(len(IDS), -1)
 
 
@@ -89,8 +90,12 @@ def check_family(binary, family, shape):
         if not numpy.array_equal(ours, our_logits(binary, tmp, model)):
             raise Failure(f"{family}: scales in f32 change our logits")
         exact = float(numpy.abs(ours - their_logits(model)).max())
+        bf16, int8 = (float(numpy.abs(ours - our_logits(binary, tmp, model, "--activations", a)).max())
+                      for a in ("bf16", "int8"))
         print(f"{family} {' '.join(shape)}: largest logit {size:.2f}, differences {exact:.1e}, with "
-              f"weights rounded to bf16 {rounded:.1e}")
+              f"weights rounded to bf16 {rounded:.1e}, activations bf16 {bf16:.1e}, int8 {int8:.1e}")
+        if not 0 < bf16 < 0.05 * size or not 0 < int8 < 0.1 * size or bf16 == int8:
+            raise Failure(f"{family}: activations bf16 {bf16}, int8 {int8} away from {size}")
         if not exact < 1e-4 * size:
             raise Failure(f"{family}: transformers' logits differ by {exact}")
 

@@ -32,6 +32,7 @@ USAGE = {
     "option_unknown": ["run", "DIR", "--token-idz", "3"],
     "workers_zero": ["run", "DIR", "--token-ids", "3", "--workers", "0"],
     "precision_unknown": ["run", "DIR", "--token-ids", "3", "--precision", "f17"],
+    "activations_unknown": ["run", "DIR", "--token-ids", "3", "--activations", "int7"],
     "transport_unknown": ["run", "DIR", "--token-ids", "3", "--transport", "pigeon"],
     "domain_unknown": ["run", "DOMAINS", "--token-ids", "3", "--domain", "klingon"],
     "domain_empty": ["run", "DOMAINS", "--token-ids", "3", "--domain", ""],

@@ -113,6 +113,22 @@ static void change_numerics(struct sim_ways *w)
     strcpy(w->numerics, "other");
 }
 
+static void change_activations(struct sim_ways *w)
+{
+    strcpy(w->numerics, "sim+int8");
+}
+
+static void pool_connect_refuses_other_activations_in_words(void **state)
+{
+    (void)state;
+    struct bench *b = reopen(open_quiet(2, 1, 0), change_activations);
+    assert_int_equal(b->rc, ERR_MODEL);
+    assert_non_null(
+        strstr(b->err.text, "worker w1 at sim:1 makes activations int8, expected bf16"));
+    assert_non_null(strstr(b->err.text, "--activations"));
+    bench_close(b);
+}
+
 static void pool_connect_refuses_another_model_in_words(void **state)
 {
     (void)state;
@@ -543,6 +559,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pool_connect_builds_epoch_1_from_what_workers_hold),
         cmocka_unit_test(pool_connect_refuses_another_model_in_words),
+        cmocka_unit_test(pool_connect_refuses_other_activations_in_words),
         cmocka_unit_test(pool_connect_refuses_another_precision_in_words),
         cmocka_unit_test(pool_connect_gives_up_on_a_worker_that_is_not_there),
         cmocka_unit_test(pool_connect_refuses_an_endpoint_the_transport_refuses),
