@@ -23,6 +23,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import sys
 import tempfile
 
@@ -222,6 +223,7 @@ def model_folder(binary, name, tmp):
                                                 *kinds])
         if status != 0:
             raise Failure(f"sigmoe quantize {source}: {stderr}")
+        shutil.copy(os.path.join(TINY, source, "expected.json"), folder)
         return folder
     if name not in STORIES:
         return os.path.join(TINY, name)
