@@ -51,7 +51,7 @@ int host_options_table(struct host_options *o, struct opt *out)
          "bf16 (default), or f32: the reference mode", 0, 0},
         {"activations", 0, OPT_STR, &o->activations_name, "TYPE",
          "what rows are made where they meet weights that are integers (sigmoe\n"
-         "quantize): int8 (default: both are integers, much faster), bf16",
+         "quantize): int8 (default: both are integers, exact sums), bf16",
          0, 0},
         {"kv", 0, OPT_STR, &o->kv_name, "KIND",
          "what keys and values are kept as: auto (default: as --precision says),\n"
@@ -97,6 +97,7 @@ int host_options_table(struct host_options *o, struct opt *out)
         {"trace-hash", 0, OPT_STR, &o->trace_hash, "FILE",
          "write a hash of every row after every stage: seq pos layer stage hash", 0, 0},
     };
+    _Static_assert(sizeof table <= HOST_OPTIONS_MAX * sizeof *table, "raise HOST_OPTIONS_MAX");
     memcpy(out, table, sizeof table);
     return (int)(sizeof table / sizeof *table);
 }

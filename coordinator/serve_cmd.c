@@ -206,6 +206,8 @@ static void on_loaded(struct ev_loop *loop, ev_async *w, int revents)
     }
     struct api *api = &s->api;
     api->model = s->host.model;
+    api->activations = model_activations(s->host.model, s->options.model.precision);
+    api->numerics = s->host.numerics;
     api->kernels = s->host.kernels;
     api->tok = s->host.tok;
     api->chat = s->chat;
@@ -320,8 +322,6 @@ static void init_api(struct serve *s)
                           .asset = page_assets,
                           .n_asset = page_n_asset,
                           .precision = o->model.precision_name,
-                          .activations = model_activations(s->host.model, o->model.precision),
-                          .numerics = s->host.numerics,
                           .route = o->model.route,
                           .created = (int64_t)time(NULL),
                           .start_ns = clock_now(&clock_real),

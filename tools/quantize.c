@@ -194,7 +194,9 @@ static int parse(int argc, char **argv, struct quantize *z)
         {"text", 0, OPT_STR, &z->text, "FILE",
          "measure the perplexity of this text before and after", 0, 0},
         {"activations", 0, OPT_STR, &z->activations, "TYPE",
-         "for that: what rows are made where they meet integers, int8 (default) or bf16", 0, 0},
+         "for that: what rows are made where they meet integers,\n"
+         "int8 (default) or bf16",
+         0, 0},
         {"shard-size", 0, OPT_SIZE, &z->shard_bytes, "BYTES", "of a file (4G)", 1 << 20, 1LL << 40},
         {"json", 0, OPT_FLAG, &z->json, NULL, "print the report as JSON", 0, 0},
         {NULL, 0, OPT_FLAG, NULL, NULL, NULL, 0, 0}};
