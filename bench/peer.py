@@ -19,7 +19,8 @@ Types: int8 beside Q8_0, int4 beside Q4_0 (output Q8_0), bf16 beside BF16.
 What to know of the peer's figures: llama-bench warms up before it measures, sigmoe's runs include the
 first touch of everything; sigmoe int8 has a scale for 128 weights (8.1 bits), Q8_0 for 32 (8.5 bits),
 both int4 kinds for 32; llama.cpp rounds activations to int8 for quantised weights (a scale for 32), sigmoe
-too (for 128; its rows stay bf16 on the wire and between products); its BF16 and expert products do not use AMX; RPC splits by layers, one server at a time.
+too (for 128; its rows stay bf16 on the wire and between products); llama.cpp's BF16 and expert products do
+not use AMX; its RPC splits by layers, one server at a time.
 """
 import argparse
 import http.client
