@@ -11,8 +11,10 @@
 
 #include "kernels/cpu/lanes/int_rows.h"
 
-/* One row's 8 x (d, g) and c are 17 of AVX-512's 32 registers; 4 x (d, g) 8 of AVX2's 16. */
-#if TILE_ROWS == 6 && PART_LANES == 16
+/* 8 rows' (d, g) are 16 of AVX-512's 32 registers; 4 x (d, g) 8 of AVX2's 16. A sanitizer takes a
+ * minute to compile what it checks of 8. */
+#if TILE_ROWS == 6 && PART_LANES == 16 && !defined(__SANITIZE_ADDRESS__) &&                        \
+    !defined(__SANITIZE_THREAD__)
 #define INT_ROWS 8
 #else
 #define INT_ROWS 4
@@ -186,6 +188,7 @@ INLINE void int_part(struct int_at *at, enum dtype dtype, size_t k, size_t stop,
                      part *g, const int n_row)
 {
     const int n_sum = INT_SUMS(n_row), line_k = quant_line_k(dtype);
+    const int n_line = K_BLOCK / line_k;
     const unsigned char *line = at->line;
     ints d[INT_ROWS][4];
 #pragma GCC unroll 8
@@ -198,7 +201,7 @@ INLINE void int_part(struct int_at *at, enum dtype dtype, size_t k, size_t stop,
     }
     do {
 #pragma GCC unroll 8
-        for (int i = 0; i < K_BLOCK / line_k; i++) {
+        for (int i = 0; i < n_line; i++) {
             __builtin_prefetch((const void *)((uintptr_t)line + INT_AHEAD));
             struct lines w = int_lines(line, dtype);
             line += LINE_BYTES;

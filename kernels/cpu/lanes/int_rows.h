@@ -102,7 +102,8 @@ INLINE float int_row_group(const uint16_t *x, int n, int8_t *q)
 {
     unsigned bits = int_top(x, n);
     if (bits < INT_TOP_LEAST || bits >= INT_TOP_INFINITE) {
-        memset(q, 0, (size_t)n);
+        for (int i = 0; i < n; i++)
+            q[i] = 0;
         return bits < INT_TOP_LEAST ? 0.0f : NAN;
     }
     float top = bf16_to_f32((uint16_t)bits);
