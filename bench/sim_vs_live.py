@@ -21,6 +21,7 @@ import argparse
 import json
 import os
 import re
+import resource
 import shutil
 import statistics
 import subprocess
@@ -189,19 +190,43 @@ def metrics(url):
     return out
 
 
-def parts_of(before, after, run):
+SPENT = ("coordinator", "coordinator_wire", "front", "workers", "workers_wire", "client")
+
+
+def cpu_by_thread(processes):
+    """Seconds of CPU: the server's threads that compute, move messages and speak HTTP, the workers', and of
+    children that have ended (the client). processes: workers first, the server last."""
+    out = dict.fromkeys(SPENT, 0.0)
+    for process in processes:
+        server = process is processes[-1]
+        for tid in os.listdir(f"/proc/{process.pid}/task"):
+            with open(f"/proc/{process.pid}/task/{tid}/comm", encoding="ascii") as f:
+                moves = f.read().startswith("ZMQbg")
+            with open(f"/proc/{process.pid}/task/{tid}/schedstat", encoding="ascii") as f:
+                spent = int(f.read().split()[0]) / 1e9
+            kind = ("coordinator_wire" if moves else "front" if int(tid) == process.pid else "coordinator") \
+                if server else ("workers_wire" if moves else "workers")
+            out[kind] += spent
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    out["client"] = ended.ru_utime + ended.ru_stime
+    return out
+
+
+def parts_of(before, after, spent, run):
     """What a step is made of, in milliseconds: as the server counted it, and as the simulator did."""
     d = {name: after[name] - before.get(name, 0) for name in after}
     steps = max(d["sigmoe_steps_total"], 1)
     return {"rows a step": d["sigmoe_rows_total"] / steps, "step": 1e3 * d["sigmoe_step_seconds_total"] / steps,
             "waiting, of a step": 1e3 * d["sigmoe_expert_wait_seconds_total"] / steps,
-            "TPOT mean": number(run, "latency_ms.tpot.mean")}
+            "TPOT mean": number(run, "latency_ms.tpot.mean"),
+            **{f"CPU {kind}": 1e3 * spent[kind] / steps for kind in SPENT}}
 
 
 def parts_told(run):
     c = run["cluster"]
     return {"rows a step": c["rows_a_step"], "step": c["step_ms"], "waiting, of a step": c["stalled"] * c["step_ms"],
-            "TPOT mean": number(run, "latency_ms.tpot.mean")}
+            "TPOT mean": number(run, "latency_ms.tpot.mean"),
+            **{f"CPU {kind}": 1e3 * c["cpu_s"][kind] / c["steps"] for kind in SPENT}}
 
 
 def cpu_seconds(pids):
@@ -221,13 +246,14 @@ def live_runs(o, cluster, url, rate, out):
     kept = []
     pids = [p.pid for p in cluster.running] + [os.getpid()]
     for _ in range(2 * o.repeats):
-        before, (every, mine) = metrics(url), cpu_seconds(pids)
+        before, (every, mine), spent = metrics(url), cpu_seconds(pids), cpu_by_thread(cluster.running)
         begun = time.monotonic()
         run_ = live(o, url, rate, o.seconds, out)
         took = time.monotonic() - begun
         every_now, mine_now = cpu_seconds(pids)
         others = max(0, every_now - every - (mine_now - mine)) / (took * os.cpu_count())
-        kept.append((others, run_, parts_of(before, metrics(url), run_)))
+        spent = {kind: now - spent[kind] for kind, now in cpu_by_thread(cluster.running).items()}
+        kept.append((others, run_, parts_of(before, metrics(url), spent, run_)))
         if sum(others <= o.others for others, _, _ in kept) == o.repeats:
             break
     kept.sort(key=lambda k: k[0])

@@ -71,8 +71,8 @@ static int parse(int argc, char **argv, struct options *o, struct err *err)
 
 /* ---- points ---- */
 
-/* Beyond the largest last-level caches of today there is nothing left to displace. */
-#define SWEEP_BYTES ((size_t)512 << 20)
+/* Beyond most last-level caches of today there is nothing left to displace. */
+#define SWEEP_BYTES ((size_t)256 << 20)
 #define SWEEP_CHUNK ((size_t)1 << 20)
 #define LINE_BYTES  64
 
@@ -122,30 +122,31 @@ double measure(const struct calibrate *c, measure_fn *fn, void *arg)
     if (fn(arg) < 0)
         return -1;
     int64_t until = clock_now(&clock_real) + c->budget_ns / CALIBRATE_PASSES;
-    do {
+    do { /* at least twice, however long the sweep takes */
         sweep(c);
         double ns = fn(arg);
         if (ns < 0)
             return -1;
         sum += ns;
         n++;
-    } while (clock_now(&clock_real) < until);
+    } while (n < 2 || clock_now(&clock_real) < until);
     return sum / n;
 }
 
 int calibrate_rows(int max, int *rows)
 {
+    static const int known[] = {1,  2,  4,   8,   12,  16,  24,  32,   48,
+                                64, 96, 128, 192, 256, 384, 512, 1024, 2048};
     int n = 0;
-    for (int r = 1; r < max && n < COST_POINTS - 2; r *= r < 16 ? 2 : 4)
-        rows[n++] = r;
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]) && known[i] < max; i++)
+        rows[n++] = known[i];
     rows[n++] = max;
     return n;
 }
 
 /* ---- passes ---- */
 
-/* The mean of the middle ones: steps are sums, but not of what the host did now and then. */
-static double middle(double *x)
+double calibrate_middle(double *x)
 {
     for (int i = 1; i < CALIBRATE_PASSES; i++)
         for (int k = i; k > 0 && x[k] < x[k - 1]; k--) {
@@ -169,7 +170,7 @@ static void middle_curve(const struct cost_model *pass, size_t offset, struct co
         double x[CALIBRATE_PASSES];
         for (int p = 0; p < CALIBRATE_PASSES; p++)
             x[p] = of[p]->y[i];
-        out->y[i] = middle(x);
+        out->y[i] = calibrate_middle(x);
     }
 }
 
@@ -189,14 +190,15 @@ static int passes(struct calibrate *c, struct err *err)
     if (rc)
         return rc;
     static const size_t curves[] = {
-        offsetof(struct cost_model, attn),   offsetof(struct cost_model, context),
-        offsetof(struct cost_model, gate),   offsetof(struct cost_model, dense),
-        offsetof(struct cost_model, shared), offsetof(struct cost_model, combine),
-        offsetof(struct cost_model, head),   offsetof(struct cost_model, expert)};
+        offsetof(struct cost_model, attn),    offsetof(struct cost_model, context),
+        offsetof(struct cost_model, decode),  offsetof(struct cost_model, gate),
+        offsetof(struct cost_model, dense),   offsetof(struct cost_model, shared),
+        offsetof(struct cost_model, combine), offsetof(struct cost_model, head),
+        offsetof(struct cost_model, expert)};
     for (size_t i = 0; i < sizeof(curves) / sizeof(curves[0]); i++)
         middle_curve(pass, curves[i], (struct cost_curve *)(void *)((char *)&c->cost + curves[i]));
-    c->cost.span_ns = middle(span);
-    c->cost.expert_call_ns = middle(call);
+    c->cost.span_ns = calibrate_middle(span);
+    c->cost.expert_call_ns = calibrate_middle(call);
     return 0;
 }
 
@@ -245,15 +247,15 @@ static void summary(const struct calibrate *c, const char *path)
 {
     const struct cost_model *m = &c->cost;
     char text[32];
-    printf("coordinator, a layer   (first and last point: time at rows)\n");
+    printf(
+        "coordinator, a layer   (first and last point: time at rows; decoding: at a position)\n");
     put("  attention", &m->attn);
     put("  gate", &m->gate);
     put("  dense FFN", &m->dense);
     put("  shared expert", &m->shared);
     put("  combine", &m->combine);
     put("  LM head, a step", &m->head);
-    printf("  context              %10.3g ns a row and position, decoding\n", m->context.y[0]);
-    printf("  a sequence more      %10s\n", human_ns(m->span_ns, text, sizeof(text)));
+    put("  a sequence, decoding", &m->decode);
     put("worker: an expert", &m->expert);
     printf("  a batch besides      %10s\n", human_ns(m->expert_call_ns, text, sizeof(text)));
     put("message: build (bytes)", &m->gather);

@@ -24,14 +24,18 @@ struct calibrate {
     struct cost_model cost;
 };
 
-/* One point: fn(arg) is run until the budget of a pass is spent, at least once after one that does
+/* One point: fn(arg) is run until the budget of a pass is spent, at least twice after one that does
  * not count. Returns the mean of what fn returns (nanoseconds), negative when fn failed. All points
  * are met again in CALIBRATE_PASSES passes, so that a host that was slow for a second is not taken
  * for a slow stage: of each point's values the middle ones count. */
 #define CALIBRATE_PASSES 4
+/* calibrate_middle: of [CALIBRATE_PASSES] values, which it sorts, the mean of the middle ones:
+ * steps are sums, but not of what the host did now and then. */
+double calibrate_middle(double *x);
 typedef double measure_fn(void *arg);
 double measure(const struct calibrate *c, measure_fn *fn, void *arg);
-/* calibrate_rows: 1, 2, 4, 8, 16, then times four up to `max`, and `max`; returns how many. */
+/* calibrate_rows: 1, 2, 4, 8, 16, then as the kernels cut rows into tiles, one and a half times the
+ * one before or less, up to `max`, and `max`; returns how many, at most COST_POINTS. */
 int calibrate_rows(int max, int *rows);
 
 int calibrate_dense(struct calibrate *c, struct err *err);  /* the coordinator's curves */

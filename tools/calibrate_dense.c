@@ -1,6 +1,7 @@
 /* calibrate_dense: stages of coordinator/forward.c, one by one, and attention again over long
- * contexts and with more sequences: the differences are what a position and a sequence cost. Layers
- * are met in turn, as in a step, so that weights come from where they come from then. */
+ * contexts: the differences are what a position costs a prompt's rows, and what a sequence costs
+ * that gives one row far from its beginning. Layers are met in turn, as in a step, so that weights
+ * come from where they come from then. */
 #include "tools/calibrate.h"
 
 #include "base/clock.h"
@@ -11,8 +12,8 @@
 #include <string.h>
 
 #define CONTEXT      1024 /* positions, if the model has so many */
-#define SPANS        64   /* sequences beside each other */
 #define DECODE_SPANS 8    /* sequences that decode over it together */
+#define HEAD_ROWS    64   /* rows at once, as the engine has them; more are as many times that */
 
 struct bench {
     struct calibrate *c;
@@ -43,12 +44,15 @@ static int reserve(struct bench *b, int n_page)
     b->zeros = calloc(rows + CONTEXT, sizeof(*b->zeros));
     b->row = calloc(rows, sizeof(*b->row));
     b->rows = calloc(rows * (size_t)d->top_k * (size_t)d->d_model, e);
-    b->logits = malloc(64 * (size_t)d->vocab * sizeof(float));
+    b->logits = malloc(HEAD_ROWS * (size_t)d->vocab * sizeof(float));
     b->candidates = malloc((size_t)d->vocab * sizeof(*b->candidates));
     if (!b->span || !b->seq || !b->page || !b->zeros || !b->row || !b->rows || !b->logits ||
         !b->candidates)
         return err_set(b->err, ERR_NOMEM, "no memory to measure %d rows", b->c->rows_max);
-    return kv_take(&b->kv, n_page, b->page);
+    int rc = kv_take(&b->kv, n_page, b->page);
+    if (rc == 0) /* pages that were never written are all the same one */
+        memset(b->kv.memory, 0, b->kv.bytes);
+    return rc;
 }
 
 static int bench_open(struct bench *b)
@@ -173,7 +177,7 @@ static double run_combine(void *arg)
     return since(from);
 }
 
-/* The LM head and a greedy draw of every row. */
+/* The LM head and a greedy draw of every row, at most HEAD_ROWS. */
 static double run_head(void *arg)
 {
     struct bench *b = arg;
@@ -181,15 +185,11 @@ static double run_head(void *arg)
     const struct sample_history none = {NULL, NULL};
     int vocab = b->c->model->desc.vocab;
     int64_t from = clock_now(&clock_real);
-    for (int done = 0; done < b->n; done += 64) {
-        int n = b->n - done < 64 ? b->n - done : 64;
-        for (int i = 0; i < n; i++)
-            b->row[i] = done + i;
-        forward_logits(&b->f, b->m, b->row, n, b->logits);
-        for (int i = 0; i < n; i++)
-            sample(&greedy, &none, b->logits + (size_t)i * (size_t)vocab, vocab, 0, 0,
-                   b->candidates);
-    }
+    for (int i = 0; i < b->n; i++)
+        b->row[i] = i;
+    forward_logits(&b->f, b->m, b->row, b->n, b->logits);
+    for (int i = 0; i < b->n; i++)
+        sample(&greedy, &none, b->logits + (size_t)i * (size_t)vocab, vocab, 0, 0, b->candidates);
     return since(from);
 }
 
@@ -197,7 +197,8 @@ static double run_head(void *arg)
 
 static int one_curve(struct bench *b, measure_fn *fn, struct cost_curve *curve)
 {
-    int rows[COST_POINTS], n = calibrate_rows(b->c->rows_max, rows);
+    int most = fn == run_head && b->c->rows_max > HEAD_ROWS ? HEAD_ROWS : b->c->rows_max;
+    int rows[COST_POINTS], n = calibrate_rows(most, rows);
     curve->n = 0;
     for (int i = 0; i < n; i++) {
         fill(b, rows[i], 1, 0);
@@ -210,7 +211,7 @@ static int one_curve(struct bench *b, measure_fn *fn, struct cost_curve *curve)
 }
 
 /* A row and position of context: the same rows far from the beginning, less the same at it. A
- * decoding row alone is measured on DECODE_SPANS sequences, whose caches are met in turn. */
+ * row alone is measured on DECODE_SPANS sequences, whose caches are met in turn. */
 static int context_curve(struct bench *b)
 {
     struct cost_curve *curve = &b->c->cost.context;
@@ -234,11 +235,11 @@ static int context_curve(struct bench *b)
     return curve->n > 0 ? 0 : err_set(b->err, ERR_MODEL, "a context of %d is too short", most);
 }
 
-/* Attention of one sequence, less its context; then what more sequences cost at the same rows. */
+/* Attention of one sequence, less its context. */
 static int attention_curve(struct bench *b)
 {
     struct cost_model *cost = &b->c->cost;
-    int rows[COST_POINTS], n = calibrate_rows(b->c->rows_max, rows), most = 0;
+    int rows[COST_POINTS], n = calibrate_rows(b->c->rows_max, rows);
     cost->attn.n = 0;
     for (int i = 0; i < n && rows[i] <= b->c->model->desc.max_context; i++) {
         fill(b, 1, rows[i], 0);
@@ -247,13 +248,30 @@ static int attention_curve(struct bench *b)
             return ERR_NOMEM;
         ns -= cost_at(&cost->context, rows[i]) * rows[i] * (rows[i] + 1) / 2;
         cost_curve_add(&cost->attn, rows[i], ns > all / 2 ? ns : all / 2);
-        most = rows[i] <= SPANS ? rows[i] : most;
     }
-    fill(b, most, 1, 0);
-    double spans = measure(b->c, run_attention, b);
-    double each = (spans - cost_at(&cost->attn, most)) / most;
-    cost->span_ns = each > 0 ? each : 0;
-    return spans < 0 ? ERR_NOMEM : 0;
+    return 0;
+}
+
+/* What a sequence costs that gives one row, by how far it is: DECODE_SPANS of them beside each
+ * other, less what as many rows cost. */
+static int decode_curve(struct bench *b)
+{
+    static const int at[] = {0, 32, 64, 128, 256, 512, CONTEXT};
+    struct cost_model *cost = &b->c->cost;
+    int n_span = b->c->rows_max < DECODE_SPANS ? b->c->rows_max : DECODE_SPANS;
+    cost->decode.n = 0;
+    for (size_t i = 0; i < sizeof(at) / sizeof(at[0]); i++) {
+        if (at[i] + 1 >= b->c->model->desc.max_context)
+            break;
+        fill(b, n_span, 1, at[i]);
+        double ns = measure(b->c, run_attention, b);
+        if (ns < 0)
+            return ERR_NOMEM;
+        double each = (ns - cost_at(&cost->attn, n_span)) / n_span;
+        cost_curve_add(&cost->decode, at[i], each > 0 ? each : 0);
+    }
+    cost->span_ns = cost->decode.y[0];
+    return 0;
 }
 
 static int all_curves(struct bench *b)
@@ -262,6 +280,7 @@ static int all_curves(struct bench *b)
     struct cost_model *cost = &b->c->cost;
     int rc = context_curve(b);
     rc = rc ? rc : attention_curve(b);
+    rc = rc ? rc : decode_curve(b);
     rc = rc ? rc : one_curve(b, run_gate, &cost->gate);
     if (rc == 0 && d->d_ff_shared > 0)
         rc = one_curve(b, run_shared, &cost->shared);

@@ -24,7 +24,7 @@
 #define ROWS_MAX     512
 #define ALONE_NS     3e6
 
-#define DISPATCHES 41
+#define DISPATCHES 21
 #define SHARE_ROWS 16
 
 struct bench {
@@ -213,10 +213,13 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Medians: what disturbs a way is the system, and in a simulation that is simulated. */
+/* Of one dispatch. Medians: what disturbs a way is the system, and in a simulation that is
+ * simulated. */
 struct point {
-    double wire_ns, gather_ns, compute_ns; /* of one dispatch */
-    struct spent each;                     /* the same, CPU time */
+    double bytes_out, bytes_in;
+    double wire_ns, gather_ns;
+    double io_ns, mine_ns, answer_ns; /* CPU time: threads that move messages, coordinator, worker
+                                         besides computing; io_ns 0: not told */
 };
 
 static int point_take(struct bench *b, struct point *p)
@@ -235,44 +238,82 @@ static int point_take(struct bench *b, struct point *p)
     struct spent to = spent_now(b);
     qsort(wire, DISPATCHES, sizeof(*wire), by_value);
     qsort(gather, DISPATCHES, sizeof(*gather), by_value);
-    *p = (struct point){wire[DISPATCHES / 2],
-                        gather[DISPATCHES / 2],
-                        compute_ns,
-                        {(to.io - from.io) / DISPATCHES, (to.mine - from.mine) / DISPATCHES,
-                         (to.all - from.all) / DISPATCHES}};
+    double gather_ns = gather[DISPATCHES / 2], io_ns = (to.io - from.io) / DISPATCHES;
+    double mine_ns = (to.mine - from.mine) / DISPATCHES;
+    double theirs_ns = (to.all - from.all) / DISPATCHES - mine_ns - io_ns;
+    *p = (struct point){b->bytes_out,
+                        b->bytes_in,
+                        wire[DISPATCHES / 2],
+                        gather_ns,
+                        fmax(0, io_ns),
+                        fmax(0, mine_ns - gather_ns),
+                        fmax(0, theirs_ns - compute_ns * team_size(b->c->worker_team))};
     return 0;
 }
 
-/* Who spends what. The scalars are those of the largest number of rows up to SHARE_ROWS: of a
+/* Who spends what. Who wakes whom is that of the largest number of rows up to SHARE_ROWS: of a
  * step's, not of a prompt's. */
-static void share_point(const struct bench *b, const struct point *p)
+static void share_point(struct cost_model *cost, const struct point *p, int rows)
 {
-    struct cost_model *cost = &b->c->cost;
-    if (!(p->each.io > 0))
+    if (!(p->io_ns > 0))
         return; /* nothing is told, or there is no such thread */
-    cost_curve_add(&cost->hop, (b->bytes_out + b->bytes_in) / 2, p->each.io / 4);
-    if (b->n_row > SHARE_ROWS)
-        return;
-    double theirs = p->each.all - p->each.mine - p->each.io;
-    cost->send_ns = cost->take_ns = fmax(0, p->each.mine - p->gather_ns) / 2;
-    cost->answer_ns = fmax(0, theirs - p->compute_ns * team_size(b->c->worker_team));
+    double bytes = (p->bytes_out + p->bytes_in) / 2, mine_ns = p->mine_ns / 2;
+    cost_curve_add(&cost->hop, bytes, p->io_ns / 4);
+    cost_curve_add(&cost->send, bytes, mine_ns);
+    cost_curve_add(&cost->take, bytes, mine_ns);
+    cost_curve_add(&cost->answer, bytes, p->answer_ns);
     /* There and back: four hops, and six threads that were asleep. */
-    cost->wake_ns = fmax(0, p->wire_ns - p->each.io - cost->take_ns) / 6;
+    if (rows <= SHARE_ROWS)
+        cost->wake_ns = fmax(0, p->wire_ns - p->io_ns - mine_ns) / 6;
+}
+
+#define POINTS 6
+static const int point_rows[POINTS] = {1, 4, 16, 64, 256, ROWS_MAX};
+
+static double middle_of(const struct point *first, size_t offset)
+{
+    double x[CALIBRATE_PASSES];
+    for (int p = 0; p < CALIBRATE_PASSES; p++)
+        x[p] = *(const double *)(const void *)((const char *)&first[p * POINTS] + offset);
+    return calibrate_middle(x);
+}
+
+/* All points in each of several passes, as for stages; the middle of what each came to. */
+static int points_take(struct bench *b, struct point *point)
+{
+    struct point all[CALIBRATE_PASSES * POINTS];
+    for (int i = 0; i < CALIBRATE_PASSES * POINTS; i++) {
+        b->n_row = point_rows[i % POINTS];
+        if (point_take(b, &all[i]))
+            return ERR_NET;
+    }
+    for (int i = 0; i < POINTS; i++) {
+        const struct point *p = &all[i];
+        point[i] = (struct point){p->bytes_out,
+                                  p->bytes_in,
+                                  middle_of(p, offsetof(struct point, wire_ns)),
+                                  middle_of(p, offsetof(struct point, gather_ns)),
+                                  middle_of(p, offsetof(struct point, io_ns)),
+                                  middle_of(p, offsetof(struct point, mine_ns)),
+                                  middle_of(p, offsetof(struct point, answer_ns))};
+    }
+    return 0;
 }
 
 static int curves(struct bench *b)
 {
     struct cost_model *cost = &b->c->cost;
-    static const int rows[] = {1, 4, 16, 64, 256, ROWS_MAX};
+    struct point point[POINTS];
     cost->gather.n = cost->one_way.n = cost->hop.n = 0;
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        struct point p;
-        b->n_row = rows[i];
-        if (point_take(b, &p))
-            return ERR_NET;
-        cost_curve_add(&cost->gather, b->bytes_out, p.gather_ns);
-        cost_curve_add(&cost->one_way, (b->bytes_out + b->bytes_in) / 2, p.wire_ns / 2);
-        share_point(b, &p);
+    cost->send.n = cost->take.n = cost->answer.n = 0;
+    int rc = points_take(b, point);
+    if (rc)
+        return rc;
+    for (int i = 0; i < POINTS; i++) {
+        const struct point *p = &point[i];
+        cost_curve_add(&cost->gather, p->bytes_out, p->gather_ns);
+        cost_curve_add(&cost->one_way, (p->bytes_out + p->bytes_in) / 2, p->wire_ns / 2);
+        share_point(cost, p, point_rows[i]);
     }
     cost->receive_ns = 0; /* within the round trip */
     cost->wire_bytes = (double)dtype_bytes(precision_dtype(b->c->precision));

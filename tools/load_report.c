@@ -148,6 +148,16 @@ static json_t *slices_json(const struct load_result *r)
     return list;
 }
 
+static json_t *spent_json(const struct load_result *r)
+{
+    static const char *const name[SPENT_KINDS] = {"coordinator", "coordinator_wire", "front",
+                                                  "workers",     "workers_wire",     "client"};
+    json_t *o = json_object();
+    for (int i = 0; i < SPENT_KINDS; i++)
+        json_object_set_new(o, name[i], json_real(r->spent_s[i]));
+    return o;
+}
+
 static json_t *cluster_json(const struct load_result *r, const struct run_figures *f, int detail)
 {
     double steps = r->steps > 0 ? (double)r->steps : 1;
@@ -165,6 +175,8 @@ static json_t *cluster_json(const struct load_result *r, const struct run_figure
         "step_ms",          "steps",           "messages"};
     for (int i = 0; !r->worker_busy && i < 7; i++) /* a live server does not tell */
         json_object_set_new(o, simulated[i], json_null());
+    if (r->worker_busy)
+        json_object_set_new(o, "cpu_s", spent_json(r));
     if (detail && r->worker_busy)
         json_object_set_new(o, "worker_busy", numbers(r->worker_busy, r->n_worker));
     if (detail && r->worker_slots)

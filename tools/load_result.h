@@ -35,6 +35,17 @@ struct load_slice {
     double balancedness; /* live: as the server says; -1: mean / max from above */
 };
 
+/* Whose CPU time: the threads that compute, that move messages, that speak HTTP. */
+enum spent_kind {
+    SPENT_COORDINATOR,
+    SPENT_COORDINATOR_WIRE,
+    SPENT_FRONT,
+    SPENT_WORKER,
+    SPENT_WORKER_WIRE,
+    SPENT_CLIENT,
+    SPENT_KINDS
+};
+
 struct load_result {
     struct load_request *request; /* [n_request] */
     int n_request;
@@ -53,6 +64,7 @@ struct load_result {
     uint64_t steps, rows, dispatches, messages, bytes_sent, bytes_received;
     uint64_t dropped, moved; /* slots a routing strategy left empty, or gave to a later choice */
     double step_s, wait_s, coordinator_busy; /* sums over coordinators; part of time */
+    double spent_s[SPENT_KINDS];             /* CPU time by who spent it; all 0: unknown */
     int64_t wall_ns, cpu_ns; /* what the test itself took; CPU time of this process */
     char error[256];         /* of failed requests, the first */
 };

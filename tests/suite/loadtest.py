@@ -236,9 +236,9 @@ def calibration_feeds_the_simulator(tmp):
     if os.path.exists("/proc/self/schedstat"):  # where the system tells CPU times of threads
         expect(measured["ns"]["hop"] and all(ns > 0 for _, ns in measured["ns"]["hop"]), str(measured["ns"]["hop"]))
     # What follows from round numbers, not from what this machine was like meanwhile.
-    measured["ns"]["one_way"], measured["ns"]["hop"] = [[0, 10000]], [[0, 10000]]
+    measured["ns"].update(one_way=[[0, 10000]], hop=[[0, 10000]], send=[[0, 1000]], take=[[0, 1000]], answer=[[0, 1000]])
     measured["link_bytes_per_s"] = 1e12
-    measured["sharing"].update(wake_ns=1000, send_ns=1000, take_ns=1000, answer_ns=1000)
+    measured["sharing"].update(wake_ns=1000)
     rounded = os.path.join(tmp, "rounded.json")
     with open(rounded, "w", encoding="utf-8") as f:
         json.dump(measured, f)

@@ -40,6 +40,8 @@ struct cost_model {
     struct cost_curve attn;    /* norm, q k v, output projection */
     double span_ns;            /* attention, for each sequence in the batch */
     struct cost_curve context; /* rows of one span -> ns for a row and position of its context */
+    struct cost_curve decode;  /* position -> ns of a sequence that gives one row there, besides
+                                  attn; no points: as span_ns and context say */
     struct cost_curve gate;    /* norm and gate */
     struct cost_curve dense;   /* FFN of a dense layer */
     struct cost_curve shared;  /* shared expert; no points: the model has none */
@@ -53,11 +55,12 @@ struct cost_model {
     struct cost_curve one_way; /* bytes -> ns from send to the peer's hands */
     double receive_ns;         /* the coordinator takes one reply */
     /* Where both ends are on hosts whose CPUs they share (sim_host.c). */
-    struct cost_curve hop; /* bytes -> ns of the CPU: a process's messages are moved by a thread */
-    double wake_ns;        /* until a thread runs on an idle CPU */
-    double send_ns;        /* the coordinator hands one message over, once it is built */
-    double take_ns;        /* and takes one reply */
-    double answer_ns;      /* a worker takes and answers a message, besides computing */
+    struct cost_curve hop;  /* bytes -> ns of the CPU: a process's messages are moved by a thread */
+    double wake_ns;         /* until a thread runs on an idle CPU */
+    struct cost_curve send; /* bytes -> ns: the coordinator hands a message over, once built */
+    struct cost_curve take; /* and takes a reply */
+    struct cost_curve answer; /* a worker takes and answers a message, besides computing; bytes:
+                                 the mean of both ways */
     struct cost_curve memory; /* threads that read memory -> bytes a second of all of them */
     struct front_cost server, client;
     double link_s;     /* bytes a second through the coordinator's port */

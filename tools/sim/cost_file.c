@@ -23,9 +23,9 @@ struct named_curve {
 #field, offsetof(struct cost_model, field), needed                                         \
     }
 static const struct named_curve curves[] = {
-    CURVE(attn, 1),   CURVE(context, 1), CURVE(gate, 1), CURVE(dense, 0),
-    CURVE(shared, 0), CURVE(combine, 1), CURVE(head, 1), CURVE(expert, 1),
-    CURVE(gather, 1), CURVE(one_way, 1), CURVE(hop, 0),
+    CURVE(attn, 1),    CURVE(context, 1), CURVE(gate, 1),   CURVE(dense, 0),  CURVE(shared, 0),
+    CURVE(combine, 1), CURVE(head, 1),    CURVE(expert, 1), CURVE(gather, 1), CURVE(one_way, 1),
+    CURVE(hop, 0),     CURVE(decode, 0),  CURVE(send, 0),   CURVE(take, 0),   CURVE(answer, 0),
 };
 #define N_CURVE (sizeof(curves) / sizeof(curves[0]))
 
@@ -50,8 +50,7 @@ static json_t *sharing_json(const struct cost_model *c)
     json_t *memory = json_array();
     for (int i = 0; i < c->memory.n; i++)
         json_array_append_new(memory, json_pack("[f, f]", c->memory.x[i], c->memory.y[i]));
-    return json_pack("{s:f, s:f, s:f, s:f, s:o, s:{s:f, s:f}, s:{s:f, s:f}}", "wake_ns", c->wake_ns,
-                     "send_ns", c->send_ns, "take_ns", c->take_ns, "answer_ns", c->answer_ns,
+    return json_pack("{s:f, s:o, s:{s:f, s:f}, s:{s:f, s:f}}", "wake_ns", c->wake_ns,
                      "memory_bytes_per_s", memory, "server_ns", "request", c->server.request_ns,
                      "token", c->server.token_ns, "client_ns", "request", c->client.request_ns,
                      "token", c->client.token_ns);
@@ -149,14 +148,25 @@ static int front_read(const json_t *sharing, const char *path, const char *key,
     return rc ? rc : number(o, path, "token", &f->token_ns, err);
 }
 
+/* Files of before these were curves have one number for all sizes. */
+static int constant_read(const json_t *o, const char *path, const char *key,
+                         struct cost_curve *curve, struct err *err)
+{
+    double ns;
+    if (curve->n > 0 || !json_object_get(o, key))
+        return 0;
+    int rc = number(o, path, key, &ns, err);
+    return rc ? rc : cost_curve_add(curve, 0, ns);
+}
+
 static int sharing_read(const json_t *o, const char *path, struct cost_model *cost, struct err *err)
 {
     if (!o) /* a file of before it was measured */
         return 0;
     int rc = number(o, path, "wake_ns", &cost->wake_ns, err);
-    rc = rc ? rc : number(o, path, "send_ns", &cost->send_ns, err);
-    rc = rc ? rc : number(o, path, "take_ns", &cost->take_ns, err);
-    rc = rc ? rc : number(o, path, "answer_ns", &cost->answer_ns, err);
+    rc = rc ? rc : constant_read(o, path, "send_ns", &cost->send, err);
+    rc = rc ? rc : constant_read(o, path, "take_ns", &cost->take, err);
+    rc = rc ? rc : constant_read(o, path, "answer_ns", &cost->answer, err);
     rc = rc ? rc : curve_read(o, path, "memory_bytes_per_s", 0, &cost->memory, err);
     rc = rc ? rc : front_read(o, path, "server_ns", &cost->server, err);
     return rc ? rc : front_read(o, path, "client_ns", &cost->client, err);

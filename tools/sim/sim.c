@@ -307,6 +307,22 @@ static int run(struct sim *sim)
     return sim->rc;
 }
 
+static void sum_spent(const struct sim *sim, double *spent_s)
+{
+    const struct sim_config *s = &sim->config;
+    for (int i = 0; i < s->n_worker; i++) {
+        spent_s[SPENT_WORKER] += sim->worker[i].task.spent_ns / (double)NS_PER_S;
+        spent_s[SPENT_WORKER_WIRE] += sim->worker[i].porter.task.spent_ns / (double)NS_PER_S;
+    }
+    for (int i = 0; i < s->n_coordinator; i++) {
+        const struct coord *c = &sim->coord[i];
+        spent_s[SPENT_COORDINATOR] += c->task.spent_ns / (double)NS_PER_S;
+        spent_s[SPENT_COORDINATOR_WIRE] += c->porter.task.spent_ns / (double)NS_PER_S;
+        spent_s[SPENT_FRONT] += c->front.task.spent_ns / (double)NS_PER_S;
+    }
+    spent_s[SPENT_CLIENT] = sim->client.task.spent_ns / (double)NS_PER_S;
+}
+
 static void sum_up(struct sim *sim)
 {
     const struct sim_config *s = &sim->config;
@@ -323,6 +339,7 @@ static void sum_up(struct sim *sim)
     r->dropped = (uint64_t)sim->dropped.n_dropped;
     r->moved = (uint64_t)sim->dropped.n_moved;
     r->end_ns = sim->now_ns;
+    sum_spent(sim, r->spent_s);
 }
 
 /* Jobs are the coordinators': a queue must not free them, and they must still be there when it lets

@@ -3,6 +3,8 @@
  * (micro-batch 0, then 1, then the pool is asked again), and each takes the time its curve says. */
 #include "tools/sim/sim_state.h"
 
+#include "base/log.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -67,6 +69,14 @@ static double contexts(int pos, int n, int window)
     return contexts(pos, below, 0) + (double)(n - below) * window;
 }
 
+/* Attention of one sequence's rows [pos, pos + n), besides what rows cost of whomever they are. */
+static double span_ns(const struct cost_model *cost, int pos, int n, int window)
+{
+    if (n == 1 && cost->decode.n > 0)
+        return cost_at(&cost->decode, window > 0 && pos > window ? window : pos);
+    return cost->span_ns + contexts(pos, n, window) * cost_at(&cost->context, n);
+}
+
 static double context_ns(const struct sim *sim, const struct coord *c, int begin, int end,
                          int window)
 {
@@ -75,8 +85,7 @@ static double context_ns(const struct sim *sim, const struct coord *c, int begin
         const struct sched_span *s = &c->sched.span[i];
         int b = s->begin > begin ? s->begin : begin, e = s->end < end ? s->end : end;
         if (b < e)
-            ns += contexts(s->pos + b - s->begin, e - b, window) *
-                  cost_at(&sim->cost->context, e - b);
+            ns += span_ns(sim->cost, s->pos + b - s->begin, e - b, window);
     }
     return ns;
 }
@@ -84,14 +93,12 @@ static double context_ns(const struct sim *sim, const struct coord *c, int begin
 static void fill_micro(struct sim *sim, struct coord *c, struct sim_micro *m, int begin, int end)
 {
     m->n_row = end - begin;
-    m->n_span = 0;
     m->layer = 0;
     m->state = SIM_READY;
     m->context_ns = context_ns(sim, c, begin, end, 0);
     for (int i = 0; i < c->n_span; i++) {
         const struct sched_span *s = &c->sched.span[i];
         int b = s->begin > begin ? s->begin : begin, e = s->end < end ? s->end : end;
-        m->n_span += b < e;
         for (int r = b; r < e; r++)
             m->row[r - begin] = (struct route_row){s->seq->id, s->pos + r - s->begin,
                                                    request_of(sim, s->seq)->domain};
@@ -108,6 +115,7 @@ static void step_begin(struct sim *sim, struct coord *c)
         return;
     c->stepping = 1;
     c->step_ns = sim->now_ns;
+    c->waited_ns = 0;
     c->n_micro = sched_n_micro(s->n_micro, s->micro_rows_min, c->n_row);
     for (int i = 0; i < c->n_micro; i++)
         fill_micro(sim, c, &c->micro[i], c->n_row * i / c->n_micro,
@@ -162,7 +170,7 @@ static double attention_ns(const struct sim *sim, const struct coord *c, int mic
     if (window > 0)
         context = context_ns(sim, c, c->n_row * micro / c->n_micro,
                              c->n_row * (micro + 1) / c->n_micro, window);
-    return cost_at(&sim->cost->attn, m->n_row) + sim->cost->span_ns * m->n_span + context;
+    return cost_at(&sim->cost->attn, m->n_row) + context;
 }
 
 static void start_layer(struct sim *sim, struct coord *c, int micro)
@@ -225,7 +233,7 @@ static void job_init(struct sim *sim, struct coord *c, int micro, int i)
 static double build_ns(const struct sim *sim, const struct sim_job *job)
 {
     return cost_at(&sim->cost->gather, job->bytes) +
-           (job->coord->task.host ? sim->cost->send_ns : 0);
+           (job->coord->task.host ? cost_at(&sim->cost->send, job->bytes) : 0);
 }
 
 /* On a host who is woken by one message may take the CPU from who builds the next one, so each is a
@@ -281,9 +289,9 @@ static int advance(struct sim *sim, struct coord *c, int i)
         if (!m->seen_done)
             return 0;
         double ns = cost_at(&sim->cost->combine, m->n_row);
-        ns += c->task.host ? c->n_unread * sim->cost->take_ns
-                           : m->plan->n_part * sim->cost->receive_ns;
+        ns += c->task.host ? c->unread_ns : m->plan->n_part * sim->cost->receive_ns;
         c->n_unread = 0;
+        c->unread_ns = 0;
         begin_arrow(sim, c, i, ARROW_COMBINE, ns, 0);
         return 1;
     }
@@ -353,10 +361,20 @@ static void token_out(struct sim *sim, struct coord *c, struct seq *seq)
     desk_put(sim, &c->front, (struct sim_word){request, n});
 }
 
+/* As the engine tells its steps, to lay one beside the other. */
+static void tell_step(const struct sim *sim, const struct coord *c)
+{
+    int64_t took = sim->now_ns - c->step_ns;
+    log_debug("sim", "step %s rows=%d micros=%d from=%lld took=%lld waited=%lld",
+              c->n_row == c->n_span ? "decode" : "prompt", c->n_row, c->n_micro,
+              c->step_ns / NS_PER_US, took / NS_PER_US, c->waited_ns / NS_PER_US);
+}
+
 static void step_end(struct sim *sim, struct coord *c)
 {
     struct load_result *out = sim->out;
     int n_span = c->n_span;
+    tell_step(sim, c);
     out->steps++;
     out->rows += (uint64_t)c->n_row;
     out->step_s += (double)(sim->now_ns - c->step_ns) / (double)NS_PER_S;
@@ -389,6 +407,7 @@ static void wait_end(struct sim *sim, struct coord *c)
     c->waiting = 0;
     double waited_s = (double)(sim->now_ns - c->waiting_ns) / (double)NS_PER_S;
     sim->out->wait_s += waited_s;
+    c->waited_ns += sim->now_ns - c->waiting_ns;
     struct load_slice *slice = slice_at(sim, sim->now_ns);
     if (slice)
         slice->stall_s += waited_s;
@@ -399,8 +418,9 @@ static void wait_end(struct sim *sim, struct coord *c)
 static void read_next(struct sim *sim, struct coord *c)
 {
     if (c->n_unread > 0) {
-        c->n_unread--;
-        begin_arrow(sim, c, 0, ARROW_READ, sim->cost->take_ns, 0);
+        double ns = c->unread_ns / c->n_unread--;
+        c->unread_ns -= ns;
+        begin_arrow(sim, c, 0, ARROW_READ, ns, 0);
         return;
     }
     for (int i = 0; i < c->n_micro; i++)
@@ -418,6 +438,7 @@ void coord_reply(struct sim *sim, struct sim_job *j)
     m->n_left--;
     if (c->task.host) {
         c->n_unread++;
+        c->unread_ns += cost_at(&sim->cost->take, j->bytes);
         if (c->waiting && !c->task.running)
             read_next(sim, c);
     } else if (m->n_left == 0 && c->waiting)

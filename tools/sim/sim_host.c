@@ -81,8 +81,10 @@ static void host_progress(const struct sim *sim, struct host *h)
     double passed = (double)(sim->now_ns - h->updated_ns), rate = memory_rate(sim, h);
     for (int i = 0; i < h->n_cpu; i++) {
         struct sim_cpu *c = &h->cpu[i];
-        if (c->run)
-            c->run->task->left_ns -= passed * task_rate(c->run->task, rate);
+        if (!c->run)
+            continue;
+        c->run->task->left_ns -= passed * task_rate(c->run->task, rate);
+        c->run->task->spent_ns += passed;
     }
     h->updated_ns = sim->now_ns;
 }
@@ -215,6 +217,7 @@ void task_start(struct sim *sim, struct task *task, double work_ns, double memor
     struct host *h = task->host;
     task->begun_ns = sim->now_ns;
     if (!h) {
+        task->spent_ns += work_ns * task->n_thread;
         heap_push(&sim->heap, sim->now_ns + (int64_t)ceil(work_ns), EVENT_TASK, task, 0);
         return;
     }

@@ -58,6 +58,7 @@ struct task {
     struct sim_thread *thread; /* [n_thread]; NULL without a host */
     double left_ns, memory;    /* summed over threads; part of the time that memory bounds */
     int64_t begun_ns;
+    double spent_ns; /* CPU time, all threads */
 };
 struct sim_cpu {
     struct sim_thread *run, *waiting;
@@ -162,9 +163,9 @@ void worker_done(struct sim *sim, void *worker);
 enum micro_state { SIM_READY, SIM_AWAY };
 struct sim_micro {
     struct route_row *row; /* [rows_max] */
-    int n_row, n_span, layer;
+    int n_row, layer;
     enum micro_state state;
-    double context_ns;  /* attention over the rows' contexts, of one layer without a window */
+    double context_ns;  /* attention of its sequences, of one layer without a window */
     int n_left, n_sent; /* replies that have not come; requests that have left (on hosts) */
     int seen_done;      /* they had come when the pool was last asked */
     struct sim_plan own;
@@ -192,7 +193,9 @@ struct coord {
     int turn, moved;
     int stepping, waiting;
     int n_unread;                /* replies that have come and not been taken */
+    double unread_ns;            /* to take them */
     int64_t step_ns, waiting_ns; /* since when */
+    int64_t waited_ns;           /* of this step */
     enum arrow arrow;
     int arrow_micro;
     struct task task;

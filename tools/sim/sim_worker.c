@@ -42,6 +42,16 @@ static struct effort merged(struct sim *sim, const struct job *batch)
     return all;
 }
 
+static double reply_bytes(const struct sim *sim, const struct sim_job *j)
+{
+    return (double)j->part->n_assign * sim->config.desc->d_model * sim->cost->wire_bytes;
+}
+
+static double answer_ns(const struct sim *sim, const struct sim_job *j)
+{
+    return cost_at(&sim->cost->answer, (j->bytes + reply_bytes(sim, j)) / 2);
+}
+
 static void worker_begin(struct sim *sim, struct sim_worker *w)
 {
     int64_t most = (int64_t)ROW_LIMIT * sim->config.desc->top_k;
@@ -50,10 +60,9 @@ static void worker_begin(struct sim *sim, struct sim_worker *w)
         return;
     struct effort e = w->batch->next ? merged(sim, w->batch)
                                      : alone(sim, (const struct sim_job *)(const void *)w->batch);
-    int n = 0;
-    for (const struct job *job = w->batch; job; job = job->next)
-        n++;
-    double ns = e.ns + sim->cost->expert_call_ns + (w->task.host ? n * sim->cost->answer_ns : 0);
+    double ns = e.ns + sim->cost->expert_call_ns;
+    for (const struct job *job = w->batch; job && w->task.host; job = job->next)
+        ns += answer_ns(sim, (const struct sim_job *)(const void *)job);
     task_start(sim, &w->task, ns / w->speed, e.n_expert * cost_at(&sim->cost->expert, 1) / ns);
 }
 
@@ -85,11 +94,9 @@ void worker_done(struct sim *sim, void *owner)
     for (struct job *job = w->batch, *next; job; job = next) {
         next = job->next;
         struct sim_job *j = (struct sim_job *)(void *)job;
-        double bytes =
-            (double)j->part->n_assign * sim->config.desc->d_model * sim->cost->wire_bytes;
         if (in_figures(sim, sim->now_ns))
             w->slots += j->part->n_assign;
-        message_reply(sim, j, bytes);
+        message_reply(sim, j, reply_bytes(sim, j));
     }
     w->batch = NULL;
     worker_begin(sim, w);

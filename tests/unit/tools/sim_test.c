@@ -395,9 +395,9 @@ static void share(struct world *w, const int *cpus)
     struct cost_model *c = &w->cost;
     flat(&c->hop, 7 * US);
     c->wake_ns = 100 * US;
-    c->send_ns = 11 * US;
-    c->take_ns = 13 * US;
-    c->answer_ns = 17 * US;
+    cost_curve_add(&c->send, 0, 11 * US);
+    cost_curve_add(&c->take, 0, 13 * US);
+    cost_curve_add(&c->answer, 0, 17 * US);
     c->server = (struct front_cost){1000 * US, 30 * US};
     c->client = (struct front_cost){2000 * US, 40 * US};
     w->config.n_host = 1;
