@@ -114,6 +114,7 @@ void unpack_row(const struct packed *w, int row, float *out);
  * k_padded(k) elements with zeros behind k. y is f32 or bf16. */
 struct matmul {
     const void *x;
+    const void *x_ints; /* the rows of x made integers (kernels.ints), ldx as x; NULL: as needed */
     size_t ldx;
     int n_row;
     const struct packed *w;
@@ -154,7 +155,8 @@ struct ffn {
     int d_model, d_ff;
     const struct ffn_segment *seg; /* [n_seg], non-empty, ascending, contiguous */
     int n_seg;
-    const void *x; /* [*, ldx] of the weights' row_dtype, padded as in matmul */
+    const void *x;      /* [*, ldx] of the weights' row_dtype, padded as in matmul */
+    const void *x_ints; /* as in matmul */
     size_t ldx;
     const int32_t *row; /* [n_assign] row of x for each assignment; NULL: the identity */
     void *h;            /* scratch [n_assign, k_padded(d_ff)], the weights' row_dtype */
@@ -246,6 +248,11 @@ struct kernels {
 
     int (*matmul_units)(const struct matmul *m);
     void (*matmul)(const struct matmul *m, int unit_begin, int unit_end);
+
+    /* ints: one row x [k_pad] of bf16 made integers for THE INTEGER SUM, in as many bytes: q
+     * [k_pad], then f32 scales, one a ROW_GROUP. Products that are told of such rows need not make
+     * them again in every unit. NULL: none here asks for them. */
+    void (*ints)(const void *x, int k_pad, void *out);
 
     int (*ffn_units)(const struct ffn *f, int stage);
     void (*ffn)(const struct ffn *f, int stage, int unit_begin, int unit_end);

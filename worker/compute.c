@@ -31,7 +31,7 @@ struct compute {
     enum dtype dtype;
     size_t element_bytes;
     int ldx, ldh; /* elements from row to row of x and h */
-    struct scratch x, h, y, row;
+    struct scratch x, x_ints, h, y, row;
     struct ffn_segment *seg; /* [n_expert] */
     int *end;                /* [n_expert] where an expert's next assignment goes */
 };
@@ -68,8 +68,8 @@ void compute_destroy(struct compute *c)
 {
     if (!c)
         return;
-    struct scratch *all[] = {&c->x, &c->h, &c->y, &c->row};
-    for (int i = 0; i < 4; i++)
+    struct scratch *all[] = {&c->x, &c->x_ints, &c->h, &c->y, &c->row};
+    for (int i = 0; i < (int)(sizeof(all) / sizeof(*all)); i++)
         mem_unmap(all[i]->at, all[i]->bytes);
     free(c->seg);
     free(c->end);
@@ -136,6 +136,43 @@ static const void *rows_gather(struct compute *c, const struct compute_item *ite
         job.dst += (size_t)item[i].n_row * job.stride;
     }
     return c->x.at;
+}
+
+/* Fewer rows are no tile's, and then what meets integers is made of them in the product. */
+#define INTS_ROWS 12
+
+struct ints_job {
+    const struct kernels *kernels;
+    const unsigned char *x;
+    unsigned char *out;
+    int k_pad;
+    size_t stride; /* bytes from row to row of both */
+};
+
+static void ints_rows(void *arg, int begin, int end, int thread)
+{
+    (void)thread;
+    const struct ints_job *job = arg;
+    for (int i = begin; i < end; i++)
+        job->kernels->ints(job->x + (size_t)i * job->stride, job->k_pad,
+                           job->out + (size_t)i * job->stride);
+}
+
+/* rows_ints: the rows made integers, once for all experts; NULL: not asked for, or no memory, and
+ * then the product makes them. */
+static const void *rows_ints(struct compute *c, const void *x, int64_t n_row)
+{
+    struct err err = {0};
+    if (!c->kernels->ints || !c->seg[0].w->up.int_rows || n_row < INTS_ROWS ||
+        scratch_reserve(&c->x_ints, n_row, c->ldx, c->element_bytes, &err))
+        return NULL;
+    struct ints_job job = {.kernels = c->kernels,
+                           .x = x,
+                           .out = c->x_ints.at,
+                           .k_pad = c->ldx,
+                           .stride = (size_t)c->ldx * c->element_bytes};
+    team_run(c->team, ints_rows, &job, (int)n_row, COPY_CHUNK);
+    return job.out;
 }
 
 /* ---- segments ---- */
@@ -218,11 +255,18 @@ static void product(struct compute *c, const struct ffn *ffn)
     }
 }
 
+static int64_t rows_of(const struct compute_item *item, int n)
+{
+    int64_t n_row = 0;
+    for (int i = 0; i < n; i++)
+        n_row += item[i].n_row;
+    return n_row;
+}
+
 static int reserve(struct compute *c, const struct compute_item *item, int n, struct err *err)
 {
-    int64_t n_row = 0, n_assign = 0;
+    int64_t n_row = rows_of(item, n), n_assign = 0;
     for (int i = 0; i < n; i++) {
-        n_row += item[i].n_row;
         for (int s = 0; s < item[i].n_seg; s++)
             n_assign += item[i].seg_count[s];
     }
@@ -262,6 +306,8 @@ int compute_run(struct compute *c, const struct expert_set *set, const struct co
                       .y_dtype = c->dtype,
                       .ldy = (size_t)desc->d_model};
     segments_fill(c, item, n);
+    if (ffn.n_seg > 0)
+        ffn.x_ints = rows_ints(c, ffn.x, rows_of(item, n));
     product(c, &ffn);
     if (n > 1)
         results_scatter(c, item, n);

@@ -39,6 +39,12 @@ INLINE int by_tiles(const struct packed *w, int n_row)
     return row_dtype(w) == DTYPE_BF16 && n_row >= LANES_TILES;
 }
 
+/* Whether rows that are made integers already are taken as such, however few a unit has. */
+INLINE int tiles_made(const struct packed *w, int n_row)
+{
+    return w->int_rows && by_tiles(w, n_row);
+}
+
 /* Rows that fit the scratch at full depth; 0: not even a pair of tiles. */
 INLINE int tiles_fit(int k_pad)
 {
@@ -174,7 +180,7 @@ static void tiles_gather(const struct gemm_rows *rows, int k0, int n_k, unsigned
 static void tiles_arrange(struct gemm_rows *rows, const struct packed *w)
 {
     int k_pad = k_padded(w->k);
-    if (!by_tiles(w, rows->n)) {
+    if (!rows->made && !by_tiles(w, rows->n)) {
         lanes_arrange(rows, w);
         return;
     }
@@ -223,7 +229,7 @@ INLINE void tiles_some(struct tiles *t, int n_row, int n_panel)
 static void gemm_tiles(const struct gemm_rows *rows, const struct packed *w,
                        const unsigned char *const *panel, int n_panel, float *c, size_t ldc)
 {
-    if (!by_tiles(w, rows->n)) {
+    if (!rows->made && !by_tiles(w, rows->n)) {
         gemm_lanes(rows, w, panel, n_panel, c, ldc);
         return;
     }

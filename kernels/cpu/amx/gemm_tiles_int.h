@@ -344,9 +344,20 @@ INLINE int byte_fit(int k_pad)
     return fit < TILES_MAX ? (int)fit : TILES_MAX;
 }
 
+/* k [k0, k0 + n_k) of a row that was made integers before; what is behind n_k meets zeros. */
+INLINE void byte_row_copy(const int8_t *row, int k_pad, int k0, int n_k, unsigned char *out,
+                          float *sx, size_t ld)
+{
+    const float *scale = (const float *)(const void *)(row + k_pad) + k0 / ROW_GROUP;
+    for (int k = 0; k < n_k; k += BYTE_DEEP, out += TILE_SIZE)
+        memcpy(out, row + k0 + k, TILE_BYTES);
+    for (int g = 0; g * ROW_GROUP < n_k; g++)
+        sx[(size_t)g * ld] = scale[g];
+}
+
 /* k [k0, k0 + n_k) of rows as tiles, their scales behind them; rows that are not there are zero. */
-static void byte_gather(const struct gemm_rows *rows, int k0, int n_k, unsigned char *a, float *sx,
-                        size_t ld)
+static void byte_gather(const struct gemm_rows *rows, int k_pad, int k0, int n_k, unsigned char *a,
+                        float *sx, size_t ld)
 {
     size_t block = byte_block_bytes(n_k);
     int end = (rows->n + TILE_DIM - 1) / TILE_DIM * TILE_DIM;
@@ -359,7 +370,12 @@ static void byte_gather(const struct gemm_rows *rows, int k0, int n_k, unsigned 
             continue;
         }
         size_t index = (size_t)(rows->row ? rows->row[r] : r);
-        const uint16_t *x = (const uint16_t *)rows->x + index * rows->ld + (size_t)k0;
+        const uint16_t *x = (const uint16_t *)rows->x + index * rows->ld;
+        if (rows->made) {
+            byte_row_copy((const int8_t *)x, k_pad, k0, n_k, out, sx + r, ld);
+            continue;
+        }
+        x += k0;
         for (int k = 0; k < n_k; k += ROW_GROUP, out += 2 * TILE_SIZE) {
             _Alignas(64) int8_t q[ROW_GROUP];
             int n = min_int(ROW_GROUP, n_k - k);
@@ -384,7 +400,7 @@ static void byte_arrange(struct gemm_rows *rows, const struct packed *w)
     rows->arranged = byte_fit(k_pad) > 0;
     if (rows->arranged) {
         float *sx = byte_scales_at(rows, k_pad, &ld);
-        byte_gather(rows, 0, k_pad, rows->scratch, sx, ld);
+        byte_gather(rows, k_pad, 0, k_pad, rows->scratch, sx, ld);
     }
 }
 
@@ -398,7 +414,7 @@ static struct byte_tiles byte_tiles_of(const struct gemm_rows *rows, int k_pad, 
         x.a += (size_t)(k0 / BYTE_DEEP) * TILE_SIZE;
         x.sx += (size_t)(k0 / ROW_GROUP) * ld;
     } else {
-        byte_gather(rows, k0, n_k, rows->scratch, sx, ld);
+        byte_gather(rows, k_pad, k0, n_k, rows->scratch, sx, ld);
     }
     return x;
 }

@@ -14,6 +14,7 @@ const struct kernels LANES_NAME(kernels) = {
     .numerics = AMX_NUMERICS,
     .matmul_units = LANES_NAME(matmul_units),
     .matmul = LANES_NAME(matmul),
+    .ints = REST(ints),
     .ffn_units = LANES_NAME(ffn_units),
     .ffn = LANES_NAME(ffn),
     .attn_scratch_bytes = LANES_NAME(attn_scratch_bytes),

@@ -2,11 +2,13 @@
  *   stage 0: h = act(x Wgate^T + bg, x Wup^T + bu)   stage 1: y = h Wdown^T + bd
  * by THE SUM of kernels.h, with the very bits of matmul, act_mul, matmul. A gate panel and its up
  * panel are one micro-tile, so the rows are read once for both and the product never leaves the
- * cache before the activation. A unit is (segment, block of rows, group of panels), so that 64
+ * cache before the activation. What meets integers on tiles is made integers once: x by the caller,
+ * h here, row group by row group. A unit is (segment, block of rows, group of panels), so that 64
  * experts with a row each and one expert with 500 rows both cut into pieces of like size.
  * Roof: 2 bytes a weight of each expert that has rows, up to about 16 rows an expert; FMA beyond.
  */
 #include "kernels/cpu/lanes/gemm.h"
+#include "kernels/cpu/lanes/int_rows.h"
 #include "kernels/cpu/lanes/lanes.h"
 #include "kernels/cpu/lanes/vmath.h"
 
@@ -51,32 +53,64 @@ struct piece {
     const struct ffn_weights *w;
     int begin, end;
     int p0, n_panel;
+    int h_made; /* rows of h are integers */
+    /* [end - begin] columns of h that are no whole ROW_GROUP yet, where h_made. */
+    uint16_t (*wait)[ROW_GROUP];
 };
 
-/* Columns of h from panel j on, activated; and zeros behind d_ff when j is the last. */
-static void store_hidden(const struct ffn *f, enum dtype dtype, void *h, int col, int n, vec v)
+/* Whether rows of h are made integers where they arise, once, and not by each unit that reads them:
+ * where units end with a row group. */
+static int hidden_made(const struct ffn *f, const struct ffn_segment *seg)
 {
-    store_columns(h, dtype, (size_t)col, v, n);
+    struct stage s = stage_of(f, 0, seg);
+    return gemm_made(&seg->w->down, seg->end - seg->begin) && s.group * PANEL % ROW_GROUP == 0;
+}
+
+static unsigned char *hidden_at(const struct ffn *f, const struct ffn_weights *w, int row)
+{
+    size_t bytes = (size_t)k_padded(f->d_ff) * dtype_bytes(row_dtype(&w->up));
+    return (unsigned char *)f->h + (size_t)row * bytes;
+}
+
+/* Columns of h from panel j on, activated; and zeros behind d_ff when j is the last. h: where
+ * column `col` goes. */
+static void store_hidden(const struct ffn *f, enum dtype dtype, unsigned char *h, int col, int n,
+                         vec v)
+{
+    store_columns(h, dtype, 0, v, n);
     int pad = k_padded(f->d_ff) - (col + n);
     if (col + n == f->d_ff && pad > 0)
-        memset((unsigned char *)h + (size_t)(col + n) * dtype_bytes(dtype), 0,
-               (size_t)pad * dtype_bytes(dtype));
+        memset(h + (size_t)n * dtype_bytes(dtype), 0, (size_t)pad * dtype_bytes(dtype));
+}
+
+/* Columns up to `end` are there: the row group that ends with them becomes integers. */
+static void hidden_ints(const struct ffn *f, const struct piece *piece, int end)
+{
+    int k_pad = k_padded(f->d_ff), k = (end - 1) / ROW_GROUP * ROW_GROUP;
+    if (end % ROW_GROUP != 0 && end != f->d_ff)
+        return;
+    for (int r = 0; r < piece->end - piece->begin; r++) {
+        unsigned char *h = hidden_at(f, piece->w, piece->begin + r);
+        int_row_scales(h, k_pad)[k / ROW_GROUP] =
+            int_row_group(piece->wait[r], min_int(ROW_GROUP, k_pad - k), (int8_t *)h + k);
+    }
 }
 
 /* c: [n_row][panel][gate, up] columns, or [n_row][panel] where there is no gate. */
-static void activate(const struct ffn *f, const struct piece *piece, const float *c, size_t ldc,
-                     int begin, int n_row)
+static void activate(const struct ffn *f, const struct piece *piece, const float *c, size_t ldc)
 {
     const struct ffn_weights *w = piece->w;
     int gated = w->gate.data != NULL;
     vec alpha = v_set1(f->act_alpha), limit = v_set1(f->act_limit);
     enum dtype h_dtype = row_dtype(&w->up);
-    size_t h_bytes = (size_t)k_padded(f->d_ff) * dtype_bytes(h_dtype);
     for (int j = 0; j < piece->n_panel; j++) {
         int col = (piece->p0 + j) * PANEL, n = min_int(PANEL, f->d_ff - col);
         vec gate_bias = bias_at(w->gate_bias, col, n), up_bias = bias_at(w->up_bias, col, n);
-        for (int r = 0; r < n_row; r++) {
+        for (int r = 0; r < piece->end - piece->begin; r++) {
             const float *at = c + (size_t)r * ldc + (size_t)(j << gated) * PANEL;
+            unsigned char *h = piece->h_made ? (unsigned char *)(piece->wait[r] + col % ROW_GROUP)
+                                             : hidden_at(f, w, piece->begin + r) +
+                                                   (size_t)col * dtype_bytes(h_dtype);
             vec u = v_load(gated ? at + PANEL : at);
             if (w->up_bias)
                 u = v_add(u, up_bias);
@@ -89,18 +123,24 @@ static void activate(const struct ffn *f, const struct piece *piece, const float
             } else {
                 out = v_act(f->act, alpha, limit, u);
             }
-            store_hidden(f, h_dtype, (unsigned char *)f->h + (size_t)(begin + r) * h_bytes, col, n,
-                         out);
+            store_hidden(f, h_dtype, h, col, n, out);
         }
+        if (piece->h_made)
+            hidden_ints(f, piece, col + n);
     }
 }
 
 /* The rows that a piece of stage 0 meets. */
-static struct gemm_rows rows_up(const struct ffn *f, const struct piece *piece)
+static struct gemm_rows rows_up(const struct ffn *f, const struct ffn_segment *seg,
+                                const struct piece *piece)
 {
-    const unsigned char *x = f->x;
-    struct gemm_rows rows = {
-        .x = x, .ld = f->ldx, .n = piece->end - piece->begin, .dtype = row_dtype(&piece->w->up)};
+    int made = f->x_ints && gemm_made(&seg->w->up, seg->end - seg->begin);
+    const unsigned char *x = made ? f->x_ints : f->x;
+    struct gemm_rows rows = {.x = x,
+                             .ld = f->ldx,
+                             .n = piece->end - piece->begin,
+                             .dtype = row_dtype(&piece->w->up),
+                             .made = made};
     if (f->row)
         rows.row = f->row + piece->begin;
     else
@@ -121,34 +161,30 @@ static void piece_up(const struct ffn *f, const struct piece *piece, const struc
     }
     size_t ldc = (size_t)n_panel * PANEL;
     gemm(rows, &w->up, panel, n_panel, c, ldc);
-    activate(f, piece, c, ldc, piece->begin, rows->n);
+    activate(f, piece, c, ldc);
 }
 
-static void store_down(const struct ffn *f, const struct piece *piece, const float *c, size_t ldc,
-                       int begin, int n_row)
+static void store_down(const struct ffn *f, const struct piece *piece, const float *c, size_t ldc)
 {
-    const float *down_bias = piece->w->down_bias;
-    for (int j = 0; j < piece->n_panel; j++) {
-        int col = (piece->p0 + j) * PANEL, n = min_int(PANEL, f->d_model - col);
-        vec bias = bias_at(down_bias, col, n);
-        for (int r = 0; r < n_row; r++) {
-            vec v = v_load(c + (size_t)r * ldc + (size_t)j * PANEL);
-            if (down_bias)
-                v = v_add(v, bias);
-            store_columns(f->y, f->y_dtype, (size_t)(begin + r) * f->ldy + (size_t)col, v, n);
-        }
-    }
+    int col = piece->p0 * PANEL, n_all = min_int(piece->n_panel * PANEL, f->d_model - col);
+    store_rows(&(struct columns){.y = f->y,
+                                 .dtype = f->y_dtype,
+                                 .ld = f->ldy,
+                                 .bias = piece->w->down_bias,
+                                 .row = piece->begin,
+                                 .n_row = piece->end - piece->begin,
+                                 .col = col,
+                                 .n = n_all},
+               c, ldc);
 }
 
 static struct gemm_rows rows_down(const struct ffn *f, const struct piece *piece)
 {
-    enum dtype dtype = row_dtype(&piece->w->down);
-    size_t ldh = (size_t)k_padded(f->d_ff);
-    const unsigned char *h = f->h;
-    return (struct gemm_rows){.x = h + (size_t)piece->begin * ldh * dtype_bytes(dtype),
-                              .ld = ldh,
+    return (struct gemm_rows){.x = hidden_at(f, piece->w, piece->begin),
+                              .ld = (size_t)k_padded(f->d_ff),
                               .n = piece->end - piece->begin,
-                              .dtype = dtype};
+                              .dtype = row_dtype(&piece->w->down),
+                              .made = piece->h_made};
 }
 
 static void piece_down(const struct ffn *f, const struct piece *piece, const struct gemm_rows *rows,
@@ -160,7 +196,7 @@ static void piece_down(const struct ffn *f, const struct piece *piece, const str
         panel[j] = panel_at(down, piece->p0 + j);
     size_t ldc = (size_t)piece->n_panel * PANEL;
     gemm(rows, down, panel, piece->n_panel, c, ldc);
-    store_down(f, piece, c, ldc, piece->begin, rows->n);
+    store_down(f, piece, c, ldc);
 }
 
 /* Rows are arranged once, and meet all panels of the unit. */
@@ -169,13 +205,18 @@ static void unit_run(const struct ffn *f, int stage, const struct stage *s,
 {
     _Alignas(GEMM_ALIGN) unsigned char scratch[GEMM_SCRATCH];
     _Alignas(GEMM_ALIGN) float c[GEMM_C];
+    _Alignas(GEMM_ALIGN) uint16_t wait[GEMM_MADE][ROW_GROUP];
     int first = unit / s->n_block * s->group, last = min_int(first + s->group, s->n_panel);
     int begin = seg->begin + unit % s->n_block * s->gemm.unit_rows;
     int end = min_int(begin + s->gemm.unit_rows, seg->end);
+    int h_made = hidden_made(f, seg);
     for (; begin < end; begin += s->gemm.rows) {
-        struct piece piece = {
-            .w = seg->w, .begin = begin, .end = min_int(begin + s->gemm.rows, end)};
-        struct gemm_rows rows = stage == 0 ? rows_up(f, &piece) : rows_down(f, &piece);
+        struct piece piece = {.w = seg->w,
+                              .begin = begin,
+                              .end = min_int(begin + s->gemm.rows, end),
+                              .h_made = h_made,
+                              .wait = wait};
+        struct gemm_rows rows = stage == 0 ? rows_up(f, seg, &piece) : rows_down(f, &piece);
         rows.scratch = scratch;
         gemm_arrange(&rows, stage == 0 ? &seg->w->up : &seg->w->down);
         for (piece.p0 = first; piece.p0 < last; piece.p0 += s->panels) {

@@ -23,6 +23,7 @@ struct gemm_rows {
     enum dtype dtype;
     unsigned char *scratch; /* [GEMM_SCRATCH] of gemm_arrange */
     int arranged;           /* scratch holds the rows as tiles or integers */
+    int made;               /* x holds rows made integers, as kernels.ints leaves them */
 };
 
 /* How a product of so many rows by a matrix is cut. A unit of work is unit_rows by unit_panels; in
@@ -338,15 +339,25 @@ INLINE void lanes_arrange(struct gemm_rows *rows, const struct packed *w)
 #define gemm_end     tile_close
 #define gemm_cut_of  tiles_cut
 #define gemm_arrange tiles_arrange
+#define gemm_made    tiles_made
 #define GEMM_SCRATCH TILES_SCRATCH
 /* A tile that crosses a page costs twice its time. */
 #define GEMM_ALIGN 4096
+/* Rows of integers that a unit makes. */
+#define GEMM_MADE TILES_MAX
 #else
 #define gemm         gemm_lanes
 #define gemm_cut_of  lanes_cut
 #define gemm_arrange lanes_arrange
 #define GEMM_SCRATCH INT_SCRATCH
 #define GEMM_ALIGN   64
+#define GEMM_MADE    1
+INLINE int gemm_made(const struct packed *w, int n_row)
+{
+    (void)w;
+    (void)n_row;
+    return 0;
+}
 INLINE void gemm_begin(void) {}
 INLINE void gemm_end(void) {}
 #endif
@@ -368,7 +379,9 @@ INLINE vec bias_at(const float *bias, int col, int n)
 /* n <= PANEL columns of one row to y + col, in y's dtype, and nothing beside them. */
 INLINE void store_columns(void *y, enum dtype dtype, size_t col, vec v, int n)
 {
-    if (dtype == DTYPE_BF16) {
+    if (dtype == DTYPE_BF16 && n == PANEL) {
+        v_store_bf16((uint16_t *)y + col, v);
+    } else if (dtype == DTYPE_BF16) {
         uint16_t h[PANEL];
         v_store_bf16(h, v);
         memcpy((uint16_t *)y + col, h, (size_t)n * sizeof *h);
@@ -376,6 +389,35 @@ INLINE void store_columns(void *y, enum dtype dtype, size_t col, vec v, int n)
         v_store((float *)y + col, v);
     } else {
         v_store_n((float *)y + col, v, n);
+    }
+}
+
+/* Columns [col, col + n) of rows [row, row + n_row) of a result. */
+struct columns {
+    void *y; /* [*, ld] of dtype */
+    enum dtype dtype;
+    size_t ld;
+    const float *bias; /* of all columns, or NULL */
+    int row, n_row, col, n;
+};
+
+/* store_rows: c [n_row, ldc] to them, each plus its bias; a row's columns at once, as they are
+ * whole lines and the next row is far away. */
+static void store_rows(const struct columns *to, const float *c, size_t ldc)
+{
+    enum { PAIR = 2 * PANEL };
+    size_t at = (size_t)to->row * to->ld + (size_t)to->col;
+    for (int r = 0; r < to->n_row; r++, at += to->ld, c += ldc) {
+        int j = 0;
+        for (; to->dtype == DTYPE_BF16 && !to->bias && j + PAIR <= to->n; j += PAIR)
+            v_store_bf16_2((uint16_t *)to->y + at + j, v_load(c + j), v_load(c + j + PANEL));
+        for (; j < to->n; j += PANEL) {
+            int n = min_int(PANEL, to->n - j);
+            vec v = v_load(c + j);
+            if (to->bias)
+                v = v_add(v, bias_at(to->bias, to->col + j, n));
+            store_columns(to->y, to->dtype, at + (size_t)j, v, n);
+        }
     }
 }
 

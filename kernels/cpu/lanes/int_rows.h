@@ -121,6 +121,12 @@ INLINE void int_row(const uint16_t *x, int n_k, int8_t *q, float *scale)
     }
 }
 
+/* int_row_scales: of a row made integers that lies where its bf16 would (kernels.ints). */
+INLINE float *int_row_scales(void *row, int k_pad)
+{
+    return (float *)(void *)((unsigned char *)row + k_pad);
+}
+
 /* int_row_sums: sum [n_k / 32], of q over each 32 k. */
 #if defined(__AVX512VNNI__)
 INLINE void int_row_sums(const int8_t *q, int n_k, int32_t *sum)

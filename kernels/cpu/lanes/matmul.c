@@ -31,22 +31,6 @@ int LANES_NAME(matmul_units)(const struct matmul *m)
     return cut.n_group * cut.n_block;
 }
 
-/* c [n_row, n_panel * PANEL] to y's columns of panels [p0, p0 + n_panel). */
-static void store_block(const struct matmul *m, const float *c, size_t ldc, int row, int n_row,
-                        int p0, int n_panel)
-{
-    for (int j = 0; j < n_panel; j++) {
-        int col = (p0 + j) * PANEL, n = min_int(PANEL, m->w->n - col);
-        vec bias = bias_at(m->bias, col, n);
-        for (int r = 0; r < n_row; r++) {
-            vec v = v_load(c + (size_t)r * ldc + (size_t)j * PANEL);
-            if (m->bias)
-                v = v_add(v, bias);
-            store_columns(m->y, m->y_dtype, (size_t)(row + r) * m->ldy + (size_t)col, v, n);
-        }
-    }
-}
-
 static void unit_run(const struct matmul *m, const struct cut *cut, int unit)
 {
     const struct gemm_cut *g = &cut->gemm;
@@ -56,11 +40,13 @@ static void unit_run(const struct matmul *m, const struct cut *cut, int unit)
     _Alignas(GEMM_ALIGN) unsigned char scratch[GEMM_SCRATCH];
     _Alignas(GEMM_ALIGN) float c[GEMM_C];
     for (; row < end; row += g->rows) {
-        const unsigned char *x = m->x;
+        int made = m->x_ints && gemm_made(m->w, m->n_row);
+        const unsigned char *x = made ? m->x_ints : m->x;
         struct gemm_rows rows = {.x = x + (size_t)row * m->ldx * dtype_bytes(row_dtype(m->w)),
                                  .ld = m->ldx,
                                  .n = min_int(g->rows, end - row),
                                  .dtype = row_dtype(m->w),
+                                 .made = made,
                                  .scratch = scratch};
         gemm_arrange(&rows, m->w);
         for (int p0 = first; p0 < last; p0 += g->panels) {
@@ -70,7 +56,15 @@ static void unit_run(const struct matmul *m, const struct cut *cut, int unit)
                 panel[j] = panel_at(m->w, p0 + j);
             size_t ldc = (size_t)n_panel * PANEL;
             gemm(&rows, m->w, panel, n_panel, c, ldc);
-            store_block(m, c, ldc, row, rows.n, p0, n_panel);
+            struct columns to = {.y = m->y,
+                                 .dtype = m->y_dtype,
+                                 .ld = m->ldy,
+                                 .bias = m->bias,
+                                 .row = row,
+                                 .n_row = rows.n,
+                                 .col = p0 * PANEL,
+                                 .n = min_int(n_panel * PANEL, m->w->n - p0 * PANEL)};
+            store_rows(&to, c, ldc);
         }
     }
 }

@@ -25,6 +25,7 @@ void DECL(layernorm)(const float *x, const float *weight, const float *bias, flo
                      void *out, enum dtype out_dtype, int d_pad);
 
 /* rows.c */
+void DECL(ints)(const void *x, int k_pad, void *out);
 void DECL(rope)(float *x, int n_head, int d_head, int d_rot, int interleaved, const float *cos,
                 const float *sin);
 void DECL(softmax)(float *x, int n);

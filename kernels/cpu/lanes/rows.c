@@ -2,6 +2,7 @@
  * the activations. Each element (or each of sixteen lanes) sees the same operations on every
  * instruction set; loops of plain C hold only operations IEEE defines (no contraction: the build
  * turns it off), so the compiler may widen them as it likes. */
+#include "kernels/cpu/lanes/int_rows.h"
 #include "kernels/cpu/lanes/lanes.h"
 #include "kernels/cpu/lanes/tail.h"
 #include "kernels/cpu/lanes/vmath.h"
@@ -182,6 +183,11 @@ void LANES_NAME(convert)(const void *src, enum dtype src_dtype, void *dst, enum 
             t_store(dst, dst_dtype, i, t_load(src, src_dtype, i, c), c);
         }
     }
+}
+
+void LANES_NAME(ints)(const void *x, int k_pad, void *out)
+{
+    int_row(x, k_pad, out, int_row_scales(out, k_pad));
 }
 
 /* ---- activations ---- */
