@@ -74,6 +74,18 @@ void pages_small(void *p, size_t bytes, int small)
     madvise(p, bytes, small ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
 }
 
+void pages_touch(void *p, size_t bytes)
+{
+#ifdef MADV_POPULATE_WRITE
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), head = (uintptr_t)p % page;
+    if (bytes > 0)
+        madvise((unsigned char *)p - head, bytes + head, MADV_POPULATE_WRITE);
+#else
+    (void)p;
+    (void)bytes;
+#endif
+}
+
 /* Node 0, zone   Normal   4381   2710 ...: how many free blocks of 1, 2, 4 ... pages. */
 uint64_t pages_huge_parse(const char *line)
 {

@@ -31,6 +31,9 @@ void pages_interleave(void *p, size_t bytes);
 /* So much must lie ready besides: others want huge pages too, and not every free one may be had. */
 #define HUGE_SPARE_BYTES ((uint64_t)256 << 20)
 void pages_small(void *p, size_t bytes, int small);
+/* pages_touch: [p, p + bytes) is there when this returns, with what it holds, so that nobody waits
+ * for its first touch later. A hint: nothing where the system does not know how. */
+void pages_touch(void *p, size_t bytes);
 /* pages_huge_ready: bytes of memory that lie ready as huge pages; 0 where the system does not tell.
  * pages_huge_parse: of a line of /proc/buddyinfo. */
 uint64_t pages_huge_ready(void);

@@ -16,10 +16,17 @@
  * Results do not depend on anything else about the interleaving. */
 #include "coordinator/engine_state.h"
 
+#include "base/pages.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 /* ---- life ------------------------------------------------------------------------------------ */
+
+/* What is there of the KV cache when the first prompt comes: of one as long as most, unless that
+ * would be much memory. */
+#define KV_TOUCH_POSITIONS 2048
+#define KV_TOUCH_BYTES     ((size_t)256 << 20)
 
 static void config_defaults(struct engine_config *c)
 {
@@ -99,8 +106,14 @@ int engine_create(const struct engine_config *config, struct engine **out, struc
     if (rc == 0) {
         rc = load_init(e, d, err);
     }
+    if (rc == 0) {
+        kv_touch(&e->kv, KV_TOUCH_POSITIONS, KV_TOUCH_BYTES, c->team);
+    }
     for (int i = 0; rc == 0 && i < MICRO_MAX; i++) {
         rc = micro_create(&e->forward, c->rows_max, &e->micro[i], err);
+    }
+    if (rc == 0) { /* the other one is seldom used */
+        pages_touch(e->micro[0]->memory, e->micro[0]->memory_bytes);
     }
     e->pingpong[0].crowded = e->pingpong[1].crowded = c->crowded;
     if (rc == 0) {

@@ -33,11 +33,14 @@ static void run_matmul(const struct forward *f, struct matmul *mm)
     team_run(f->team, run_matmul_units, arg, f->k->matmul_units(mm), 1);
 }
 
-/* y [n_row, ldy] = a W^T + bias for all rows of the micro-batch. */
-static void project_into(const struct forward *f, const struct micro *m, const void *a, size_t ld_a,
-                         const struct packed *w, const float *bias, float *y, size_t ldy)
+/* y [n_row, ldy] = a W^T + bias for all rows of the micro-batch. ints: the rows of a made integers,
+ * or NULL. */
+static void project_into(const struct forward *f, const struct micro *m, const void *a,
+                         const void *ints, size_t ld_a, const struct packed *w, const float *bias,
+                         float *y, size_t ldy)
 {
     struct matmul mm = {.x = a,
+                        .x_ints = ints,
                         .ldx = ld_a,
                         .n_row = m->n_row,
                         .w = w,
@@ -48,10 +51,13 @@ static void project_into(const struct forward *f, const struct micro *m, const v
     run_matmul(f, &mm);
 }
 
-static void project(const struct forward *f, const struct micro *m, const void *a, size_t ld_a,
-                    const struct packed *w, const float *bias, float *y)
+/* Fewer rows are no tile's, and then what meets integers is made of them in the product. */
+#define INTS_ROWS 12
+
+/* Where rows that meet w are made integers, once for all units; NULL: they are not. */
+static void *ints_for(const struct forward *f, const struct micro *m, const struct packed *w)
 {
-    project_into(f, m, a, ld_a, w, bias, y, (size_t)w->n);
+    return w->int_rows && f->k->ints != NULL && m->n_row >= INTS_ROWS ? m->ints : NULL;
 }
 
 static void run_rows(const struct forward *f, struct micro *m, const struct layer_weights *w,
@@ -77,6 +83,12 @@ static void *row_at(void *base, size_t row, size_t ld, enum dtype dtype)
     return (char *)base + row * ld * dtype_bytes(dtype);
 }
 
+/* Row r of a, ld elements from row to row, to the same row of `ints`. */
+static void ints_row(const struct forward *f, void *a, size_t r, size_t ld, void *ints)
+{
+    f->k->ints(row_at(a, r, ld, f->dtype), (int)ld, row_at(ints, r, ld, f->dtype));
+}
+
 /* ---- embedding ------------------------------------------------------------------------------- */
 
 static int slot_of(const struct forward *f, int32_t domain)
@@ -93,10 +105,14 @@ static void embedding_row(const struct forward *f, const struct embedding *e, si
     f->k->convert(from, e->dtype, out, dtype, d);
 }
 
-void forward_embed(const struct forward *f, struct micro *m)
+static void embed_rows(void *arg, int begin, int end, int thread)
 {
+    (void)thread;
+    struct row_job *j = arg;
+    const struct forward *f = j->f;
+    struct micro *m = j->m;
     size_t d = (size_t)f->desc->d_model, vocab = (size_t)f->desc->vocab;
-    for (int r = 0; r < m->n_row; r++) {
+    for (int r = begin; r < end; r++) {
         float *x = m->x + (size_t)r * d, *pos = m->proj + (size_t)r * d;
         size_t slot = (size_t)slot_of(f, m->domain[r]);
         embedding_row(f, &f->weights->embed, slot * vocab + (size_t)m->token[r], x, DTYPE_F32);
@@ -105,6 +121,12 @@ void forward_embed(const struct forward *f, struct micro *m)
             f->k->add(x, pos, d);
         }
     }
+}
+
+void forward_embed(const struct forward *f, struct micro *m)
+{
+    size_t d = (size_t)f->desc->d_model;
+    run_rows(f, m, NULL, -1, embed_rows);
     trace_rows(f, m, -1, "embed", m->x, d * 4, d * 4);
 }
 
@@ -115,9 +137,22 @@ static void attn_norm_rows(void *arg, int begin, int end, int thread)
     (void)thread;
     struct row_job *j = arg;
     size_t d = (size_t)j->f->desc->d_model;
+    void *ints = ints_for(j->f, j->m, &j->w->qkv);
     for (int r = begin; r < end; r++) {
         norm_row(j->f, j->m->x + (size_t)r * d, j->w->attn_norm, j->w->attn_norm_bias,
                  row_at(j->m->a, (size_t)r, j->m->ld_a, j->f->dtype), j->f->dtype, j->m->ld_a);
+        if (ints != NULL) {
+            ints_row(j->f, j->m->a, (size_t)r, j->m->ld_a, ints);
+        }
+    }
+}
+
+static void att_ints_rows(void *arg, int begin, int end, int thread)
+{
+    (void)thread;
+    struct row_job *j = arg;
+    for (int r = begin; r < end; r++) {
+        ints_row(j->f, j->m->att, (size_t)r, j->m->ld_att, j->m->ints);
     }
 }
 
@@ -290,7 +325,7 @@ static void query_layer_begin(const struct forward *f, struct micro *m,
 {
     run_rows(f, m, w, layer, final_norm_rows);
     run_rows(f, m, w, layer, query_rows);
-    project_into(f, m, m->a, m->ld_a, &w->q, w->q_bias, m->qkv, ld_qkv);
+    project_into(f, m, m->a, NULL, m->ld_a, &w->q, w->q_bias, m->qkv, ld_qkv);
 }
 
 int forward_attention(const struct forward *f, struct micro *m, int layer, struct err *err)
@@ -302,8 +337,8 @@ int forward_attention(const struct forward *f, struct micro *m, int layer, struc
         query_layer_begin(f, m, w, layer, ld_qkv);
     }
     run_rows(f, m, w, layer, attn_norm_rows);
-    project_into(f, m, m->a, m->ld_a, &w->qkv, w->qkv_bias, m->qkv + (ld_qkv - (size_t)w->qkv.n),
-                 ld_qkv);
+    project_into(f, m, m->a, ints_for(f, m, &w->qkv), m->ld_a, &w->qkv, w->qkv_bias,
+                 m->qkv + (ld_qkv - (size_t)w->qkv.n), ld_qkv);
     run_rows(f, m, w, layer, qk_rows);
     struct row_job job = {f, m, w, layer};
     team_run(f->team, kv_rows, &job, kv_units(m), 1);
@@ -311,7 +346,11 @@ int forward_attention(const struct forward *f, struct micro *m, int layer, struc
     if (rc != 0) {
         return rc;
     }
-    project(f, m, m->att, m->ld_att, &w->o, w->o_bias, m->proj);
+    void *ints = ints_for(f, m, &w->o);
+    if (ints != NULL) {
+        run_rows(f, m, w, layer, att_ints_rows);
+    }
+    project_into(f, m, m->att, ints, m->ld_att, &w->o, w->o_bias, m->proj, (size_t)w->o.n);
     run_rows(f, m, w, layer, residual_rows);
     size_t d = (size_t)f->desc->d_model;
     trace_rows(f, m, layer, "attention", m->x, d * 4, d * 4);
@@ -388,6 +427,21 @@ void forward_dense(const struct forward *f, struct micro *m, int layer)
     trace_rows(f, m, layer, "ffn", m->x, d * 4, d * 4);
 }
 
+struct gate_job {
+    const struct gate_spec *spec;
+    struct micro *m;
+};
+
+static void gate_rows(void *arg, int begin, int end, int thread)
+{
+    struct gate_job *j = arg;
+    struct micro *m = j->m;
+    size_t n = (size_t)j->spec->n_expert, at = (size_t)begin * (size_t)j->spec->top_k;
+    gate_select(j->spec, m->router + (size_t)begin * n, m->token + begin, m->domain + begin,
+                end - begin, m->slot_expert + at, m->slot_weight + at,
+                m->router_scratch + (size_t)thread * 2 * n);
+}
+
 void forward_gate(const struct forward *f, struct micro *m, int layer)
 {
     const struct layer_weights *w = &f->weights->layer[layer];
@@ -397,10 +451,10 @@ void forward_gate(const struct forward *f, struct micro *m, int layer)
     spec.table = w->table;
     spec.n_table = f->desc->vocab;
     if (spec.kind != GATE_TABLE) {
-        project(f, m, m->a32, m->ld_a, &w->router, NULL, m->router);
+        project_into(f, m, m->a32, NULL, m->ld_a, &w->router, NULL, m->router, (size_t)w->router.n);
     }
-    gate_select(&spec, m->router, m->token, m->domain, m->n_row, m->slot_expert, m->slot_weight,
-                m->router_scratch);
+    struct gate_job job = {&spec, m};
+    team_run(f->team, gate_rows, &job, m->n_row, ROW_CHUNK);
     if (f->experiment != NULL) {
         struct experiment_rows rows = {.n_row = m->n_row,
                                        .layer = layer,

@@ -44,10 +44,11 @@ struct micro {
     float *qkv; /* [n_row, (n_head + 2 n_kv_head) d_head] */
     void *att;  /* [n_row, ld_att] */
     size_t ld_att;
-    float *proj;                    /* [n_row, d_model] */
-    float *shared;                  /* [n_row, d_model] */
-    void *h;                        /* [n_row, k_padded(widest dense FFN)] */
-    float *router, *router_scratch; /* [n_row, n_expert], [2 n_expert] */
+    void *ints;    /* [n_row, ld_a or ld_att] the rows of one product as integers (kernels.ints) */
+    float *proj;   /* [n_row, d_model] */
+    float *shared; /* [n_row, d_model] */
+    void *h;       /* [n_row, k_padded(widest dense FFN)] */
+    float *router, *router_scratch; /* [n_row, n_expert], [threads, 2 n_expert] */
     int32_t *slot_expert;           /* [n_row, top_k] */
     float *slot_weight;
     const void **slot_row;

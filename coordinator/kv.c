@@ -3,6 +3,7 @@
 
 #include "base/arena.h"
 #include "base/pages.h"
+#include "base/team.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -83,6 +84,33 @@ static void meet(struct kv *kv)
         pages_small(kv->memory + low, high - low, 0);
     }
     kv->n_met = (int)(end / kv->page_bytes);
+}
+
+struct touch_job {
+    const struct kv *kv;
+    int n_page;
+};
+
+static void touch_sides(void *arg, int begin, int end, int thread)
+{
+    (void)thread;
+    const struct touch_job *j = arg;
+    size_t side = j->kv->page_bytes * (size_t)j->kv->n_page;
+    for (int i = begin; i < end; i++) {
+        pages_touch(j->kv->memory + (size_t)i * side, j->kv->page_bytes * (size_t)j->n_page);
+    }
+}
+
+void kv_touch(struct kv *kv, int n_position, size_t bytes_max, struct team *team)
+{
+    size_t page_bytes = kv->page_bytes * 2 * (size_t)kv->n_layer, n = bytes_max / page_bytes;
+    struct touch_job job = {kv, kv_pages_for(n_position)};
+    job.n_page = job.n_page < kv->n_page ? job.n_page : kv->n_page;
+    job.n_page = (size_t)job.n_page < n ? job.n_page : (int)n;
+    while (kv->n_met < job.n_page) {
+        meet(kv);
+    }
+    team_run(team, touch_sides, &job, kv->n_layer * 2, 1);
 }
 
 int kv_take(struct kv *kv, int n, int32_t *page)

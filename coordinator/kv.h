@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct team;
+
 struct kv {
     struct kv_layout layout;
     int n_layer, n_page, n_free;
@@ -27,6 +29,9 @@ struct kv {
 int kv_init(struct kv *kv, const struct model_desc *desc, enum dtype dtype, int n_page,
             struct err *err);
 void kv_fini(struct kv *kv);
+/* kv_touch: the pages that the first n_position positions will get, up to bytes_max of them, are
+ * there when this returns: the first prompts do not wait for memory to be cleared. */
+void kv_touch(struct kv *kv, int n_position, size_t bytes_max, struct team *team);
 /* kv_share: full pages are shared from now on. ERR_NOMEM. */
 int kv_share(struct kv *kv, struct err *err);
 /* kv_available: pages that kv_take can give: free, or in the tree without a user. */

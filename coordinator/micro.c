@@ -3,9 +3,13 @@
 #include "coordinator/forward.h"
 
 #include "base/arena.h"
+#include "base/team.h"
 #include "coordinator/seq.h"
 #include <stdlib.h>
 #include <string.h>
+
+/* Rows whose angles are worth waking a thread for. */
+#define ANGLE_ROWS 16
 
 struct piece {
     void **at;
@@ -45,11 +49,12 @@ static int micro_pieces(const struct forward *f, struct micro *m, struct piece *
         PIECE(a32, f->dtype == DTYPE_F32 ? 0 : rows * m->ld_a, 4),
         PIECE(qkv, rows * (size_t)d_qkv, 4),
         PIECE(att, rows * m->ld_att, e),
+        PIECE(ints, f->k->ints != NULL ? rows * (m->ld_a > m->ld_att ? m->ld_a : m->ld_att) : 0, e),
         PIECE(proj, rows * (size_t)d->d_model, 4),
         PIECE(shared, d->d_ff_shared > 0 ? rows * (size_t)d->d_model : 0, 4),
         PIECE(h, rows * (size_t)d_h, e),
         PIECE(router, rows * (size_t)experts, 4),
-        PIECE(router_scratch, 2 * experts, 4),
+        PIECE(router_scratch, 2 * experts * team_size(f->team), 4),
         PIECE(slot_expert, rows * (size_t)slots, 4),
         PIECE(slot_weight, rows * (size_t)slots, 4),
         PIECE(slot_row, rows * (size_t)slots, sizeof(void *)),
@@ -118,6 +123,28 @@ static void fill_span(const struct forward *f, struct micro *m, const struct sch
     }
 }
 
+struct angles_job {
+    const struct forward *f;
+    struct micro *m;
+};
+
+/* Rotation angles of rows [begin, end). */
+static void angles_rows(void *arg, int begin, int end, int thread)
+{
+    (void)thread;
+    const struct angles_job *j = arg;
+    struct micro *m = j->m;
+    size_t half = (size_t)(j->f->desc->rope.d_rot / 2);
+    for (int s = 0; s < m->n_span; s++) {
+        int e = m->span[s].end < end ? m->span[s].end : end;
+        for (int r = max_int(m->span[s].begin, begin); r < e; r++) {
+            rope_angles(&j->f->desc->rope, m->pos[r],
+                        max_int(m->pos[r] + 1, m->span_seq[s]->n_prompt), m->cos + (size_t)r * half,
+                        m->sin + (size_t)r * half);
+        }
+    }
+}
+
 void micro_fill(const struct forward *f, struct micro *m, const struct sched_span *span, int n_span,
                 int begin, int end)
 {
@@ -129,14 +156,8 @@ void micro_fill(const struct forward *f, struct micro *m, const struct sched_spa
             fill_span(f, m, &span[i], b, e, begin);
         }
     }
-    int half = f->desc->rope.d_rot / 2;
-    if (half == 0) {
-        return;
-    }
-    for (int s = 0; s < m->n_span; s++) {
-        for (int r = m->span[s].begin; r < m->span[s].end; r++) {
-            rope_angles(&f->desc->rope, m->pos[r], max_int(m->pos[r] + 1, m->span_seq[s]->n_prompt),
-                        m->cos + (size_t)(r * half), m->sin + (size_t)(r * half));
-        }
+    if (f->desc->rope.d_rot > 0) {
+        struct angles_job job = {f, m};
+        team_run(f->team, angles_rows, &job, m->n_row, ANGLE_ROWS);
     }
 }
