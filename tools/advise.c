@@ -279,7 +279,7 @@ static int kind_get(const struct advise_ask *ask, const char *word, const struct
         return 0;
     }
     struct calibration c;
-    int rc = cost_load(word, desc, precision, &c, err);
+    int rc = cost_load(word, desc, precision, NULL, &c, err);
     if (rc == 0) {
         out->cost = c.cost;
         snprintf(out->name, sizeof(out->name), "%.100s (%.40s)", c.host, c.isa);

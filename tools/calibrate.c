@@ -301,6 +301,8 @@ static int run(const struct options *o, struct calibrate *c, struct model *model
     snprintf(out.isa, sizeof(out.isa), "%s", c->kernels->name);
     snprintf(out.model, sizeof(out.model), "%.127s", o->dir);
     snprintf(out.transport, sizeof(out.transport), "%s", o->transport);
+    snprintf(out.activations, sizeof(out.activations), "%s",
+             model_activations(model, c->precision));
     return cost_save(o->out, d, c->precision, &out, err);
 }
 

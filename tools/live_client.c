@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/rng.h"
+#include "tools/sim/prompt.h"
 #include "tools/sse.h"
 
 #include <curl/curl.h>
@@ -131,11 +132,13 @@ static size_t on_bytes(char *bytes, size_t size, size_t n, void *user)
 
 static json_t *prompt_ids(const struct live *l, const struct load_request *r, int index)
 {
-    json_t *list = json_array();
-    for (int i = 0; i < r->n_prompt; i++) {
-        double u = rng_uniform(l->config.seed, STREAM_PROMPT + (uint64_t)index, (uint64_t)i);
-        json_array_append_new(list, json_integer((json_int_t)(u * l->config.vocab)));
-    }
+    int32_t *token = malloc((size_t)r->n_prompt * sizeof(*token));
+    json_t *list = token ? json_array() : NULL;
+    if (list)
+        prompt_fill(l->config.arrivals, index, l->config.seed, l->config.vocab, token);
+    for (int i = 0; list && i < r->n_prompt; i++)
+        json_array_append_new(list, json_integer(token[i]));
+    free(token);
     return list;
 }
 

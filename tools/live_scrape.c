@@ -18,7 +18,7 @@
 
 struct sample {
     int64_t at_ns;
-    double waiting, bytes, wait_s, step_s;
+    double waiting, bytes, wait_s, step_s, lookup, hit;
     double *rows, *outstanding; /* [n_worker] */
     int n_worker;
 };
@@ -140,6 +140,8 @@ static int sample_take(struct live_scrape *s)
     if (metrics) {
         x.wait_s = metric(metrics, "sigmoe_expert_wait_seconds_total");
         x.step_s = metric(metrics, "sigmoe_step_seconds_total");
+        x.lookup = metric(metrics, "sigmoe_prefix_cache_lookup_tokens_total");
+        x.hit = metric(metrics, "sigmoe_prefix_cache_hit_tokens_total");
     }
     free(metrics);
     s->sample[s->n++] = x;
@@ -292,6 +294,8 @@ void live_scrape_stop(struct live_scrape *s, struct load_result *r)
         r->worker_slots[i] = last->rows[i] - (i < first->n_worker ? first->rows[i] : 0);
     r->step_s = last->step_s - first->step_s;
     r->wait_s = last->wait_s - first->wait_s;
+    r->lookup_tokens = (uint64_t)(last->lookup - first->lookup);
+    r->hit_tokens = (uint64_t)(last->hit - first->hit);
     r->bytes_sent = (uint64_t)(last->bytes - first->bytes);
     take_heat(s, r);
     scrape_free(s);

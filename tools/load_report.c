@@ -175,6 +175,10 @@ static json_t *cluster_json(const struct load_result *r, const struct run_figure
         "step_ms",          "steps",           "messages"};
     for (int i = 0; !r->worker_busy && i < 7; i++) /* a live server does not tell */
         json_object_set_new(o, simulated[i], json_null());
+    json_object_set_new(o, "prefix_hit_rate",
+                        r->lookup_tokens > 0
+                            ? json_real((double)r->hit_tokens / (double)r->lookup_tokens)
+                            : json_null());
     if (r->worker_busy)
         json_object_set_new(o, "cpu_s", spent_json(r));
     if (detail && r->worker_busy)

@@ -82,6 +82,13 @@ static void put_losses(const json_t *run, FILE *out)
     }
 }
 
+static void put_found(const json_t *run, FILE *out)
+{
+    double rate = run_number(run, "cluster.prefix_hit_rate");
+    if (isfinite(rate))
+        fprintf(out, "  %.1f %% of prompts cached", 100 * rate);
+}
+
 void report_table(const json_t *report, FILE *out)
 {
     const json_t *runs = json_object_get(report, "runs"), *run;
@@ -110,6 +117,7 @@ void report_table(const json_t *report, FILE *out)
                 fprintf(out, " %*s", columns[c].width, "-");
         }
         put_losses(run, out);
+        put_found(run, out);
         fputc('\n', out);
     }
     if (changed)

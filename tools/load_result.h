@@ -62,6 +62,7 @@ struct load_result {
     int n_layer, n_expert; /* 0: unknown */
     double *heat;          /* [n_layer, n_expert] slots, sparse layers only */
     uint64_t steps, rows, dispatches, messages, bytes_sent, bytes_received;
+    uint64_t lookup_tokens, hit_tokens; /* of prompts: looked for in the prefix cache; found */
     uint64_t dropped, moved; /* slots a routing strategy left empty, or gave to a later choice */
     double step_s, wait_s, coordinator_busy; /* sums over coordinators; part of time */
     double spent_s[SPENT_KINDS];             /* CPU time by who spent it; all 0: unknown */

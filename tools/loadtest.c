@@ -70,6 +70,7 @@ void traffic_options(struct traffic *t, struct opt *out)
                           .duration_s = 60,
                           .warmup_s = -1,
                           .drain_s = 60,
+                          .block_tokens = 512,
                           .seed = 1,
                           .seeds = 1};
     const struct opt table[TRAFFIC_OPTIONS + 1] = {
@@ -88,6 +89,10 @@ void traffic_options(struct traffic *t, struct opt *out)
          10000000},
         {"output-max", 0, OPT_INT, &t->output_max, "N", "longer outputs are cut (no bound)", 0,
          10000000},
+        {"shared", 0, OPT_STR, &t->shared_text, "GROUPS,TOKENS",
+         "prompts begin with one of so many texts so long; --prompt\nis what follows (no)", 0, 0},
+        {"block-tokens", 0, OPT_INT, &t->block_tokens, "N",
+         "tokens that each of a file's hash_ids stands for (512)", 1, 1000000},
         {"mix", 0, OPT_STR, &t->mix_text, "W,W,...",
          "weights of the domains, or points in time that it moves\nbetween: 0:1,0/60:0,1", 0, 0},
         {"duration", 'd', OPT_FLOAT, &t->duration_s, "S", "time in which requests arrive (60)",
@@ -139,6 +144,9 @@ int traffic_check(struct traffic *t, struct err *err)
     if (rc == 0 && t->warmup_s >= t->duration_s)
         rc = err_set(err, ERR_USAGE, "--warmup %g leaves nothing of --duration %g", t->warmup_s,
                      t->duration_s);
+    if (rc == 0 && t->shared_text)
+        rc = shared_parse(t->shared_text, &t->spec, err);
+    t->spec.block_tokens = (int)t->block_tokens;
     t->spec.prompt_mean = (int)t->prompt;
     t->spec.output_mean = (int)t->output;
     t->spec.prompt_max = (int)t->prompt_max;
@@ -165,6 +173,8 @@ void traffic_settings(const struct traffic *t, json_t *settings)
         json_object_set_new(settings, "output_tokens", json_integer(t->output));
         json_object_set_new(settings, "length_cv", json_real(t->cv));
     }
+    if (t->shared_text)
+        json_object_set_new(settings, "shared_beginnings", json_string(t->shared_text));
     if (t->mix_text)
         json_object_set_new(settings, "domain_mix", json_string(t->mix_text));
     json_object_set_new(settings, "duration_s", json_real(t->duration_s));

@@ -11,8 +11,8 @@
 
 /* The options' values. */
 struct traffic {
-    const char *arrivals, *rate_text, *mix_text;
-    int64_t prompt, output, prompt_max, output_max, seed, seeds;
+    const char *arrivals, *rate_text, *mix_text, *shared_text;
+    int64_t prompt, output, prompt_max, output_max, block_tokens, seed, seeds;
     double cv, duration_s, warmup_s, drain_s;
     struct slo slo;
     const char *json_path, *html_path;
@@ -20,7 +20,7 @@ struct traffic {
     int n_rate;
     struct arrival_spec spec;
 };
-#define TRAFFIC_OPTIONS 17
+#define TRAFFIC_OPTIONS 19
 /* traffic_options sets defaults and writes TRAFFIC_OPTIONS rows to out; traffic_check gives them
  * their meaning after parsing. traffic_arrivals: the list for one rate and seed. */
 void traffic_options(struct traffic *t, struct opt *out);

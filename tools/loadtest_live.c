@@ -166,6 +166,12 @@ static int run_one(const struct options *o, const struct server *s, double rate,
     int rc = traffic_arrivals(t, rate, seed, &arrivals, err);
     if (rc)
         return rc;
+    if (arrivals.n_block > 0 && (s->text || s->vocab < 1)) {
+        arrivals_free(&arrivals);
+        return err_set(err, ERR_USAGE,
+                       "prompts that begin alike are made of token ids: give --vocab, and no "
+                       "--prompt-file");
+    }
     struct live_config config = {.url = openai_url(s->client),
                                  .key = s->key[0] ? s->key : NULL,
                                  .model = s->model,

@@ -19,11 +19,13 @@
 
 struct simulate {
     struct traffic traffic;
-    const char *shape, *workers_text, *calibration, *coordinator_hw, *worker_hw, *precision_text;
+    const char *shape, *workers_text, *calibration, *coordinator_hw, *worker_hw, *precision_text,
+        *activations;
     const char *routes_text, *places_text, *replicas_text, *trace, *hosts_text;
     double zipf, hot_share, domain_share, capacity, link_gbps, link_us;
     int64_t hot_experts, domains, redundant, coordinators, cores, threads, worker_threads;
     int64_t rows, chunk, seqs, waiting, kv_tokens, micro, split_rows, bank;
+    int no_prefix_cache;
     /* What they mean. */
     struct model_desc *desc;
     enum precision precision;
@@ -85,6 +87,7 @@ static int parse(int argc, char **argv, struct simulate *s, struct err *err)
                            .coordinator_hw = "cpu-16core",
                            .worker_hw = "cpu-16core",
                            .precision_text = "bf16",
+                           .activations = "int8",
                            .places_text = "contiguous",
                            .replicas_text = "least-outstanding",
                            .zipf = 1,
@@ -110,6 +113,9 @@ static int parse(int argc, char **argv, struct simulate *s, struct err *err)
          1e6},
         {"link-us", 0, OPT_FLOAT, &s->link_us, "US", "one way, instead of theirs", 0, 1e7},
         {"precision", 0, OPT_STR, &s->precision_text, "P", "bf16 (default) or f32", 0, 0},
+        {"activations", 0, OPT_STR, &s->activations, "TYPE",
+         "of weights that are integers: int8 (default), bf16; a\ncalibration must be of the same",
+         0, 0},
         {"hosts", 0, OPT_STR, &s->hosts_text, "CPUS:WHO+..,..",
          "who shares the CPUs of a host: 2:all, or\n16:coordinators+client,8:w0-3,8:w4-7 "
          "(default: a machine each)",
@@ -147,6 +153,8 @@ static int parse(int argc, char **argv, struct simulate *s, struct err *err)
          10000000},
         {"kv-tokens", 0, OPT_INT, &s->kv_tokens, "N",
          "positions its cache holds (enough for --seqs)", 0, 1000000000},
+        {"no-prefix-cache", 0, OPT_FLAG, &s->no_prefix_cache, NULL,
+         "prompts that begin alike are computed from their beginning", 0, 0},
         {"micro", 0, OPT_INT, &s->micro, "N",
          "micro-batches: 1, 2, or 0: two when rows are enough (0)", 0, 2},
         {"fast", 0, OPT_INT, &s->bank, "N",
@@ -242,7 +250,7 @@ static int costs_get(struct simulate *s, struct err *err)
 {
     if (s->calibration) {
         struct calibration c;
-        int rc = cost_load(s->calibration, s->desc, s->precision, &c, err);
+        int rc = cost_load(s->calibration, s->desc, s->precision, s->activations, &c, err);
         if (rc == 0)
             s->cost = c.cost;
         return rc;
@@ -293,6 +301,9 @@ static int mean_all(struct simulate *s, struct err *err)
     if (s->precision == PRECISION_BF16 && strcmp(s->precision_text, "bf16") != 0)
         return err_set(err, ERR_USAGE, "--precision '%.20s' is neither bf16 nor f32",
                        s->precision_text);
+    enum activations known;
+    if (activations_parse(s->activations, &known, err))
+        return ERR_USAGE;
     if (!s->routes_text)
         s->routes_text = s->trace ? "model" : "zipf";
     int rc = model_get(s, err);
@@ -362,6 +373,7 @@ static int run_one(const struct simulate *s, const struct combination *c, double
                              .waiting_max = (int)s->waiting,
                              .kv_tokens = kv_tokens(s, &arrivals),
                              .n_micro = (int)s->micro,
+                             .no_prefix_cache = s->no_prefix_cache,
                              .duration_s = s->traffic.duration_s,
                              .warmup_s = s->traffic.warmup_s,
                              .drain_s = s->traffic.drain_s,

@@ -39,7 +39,7 @@ RUN = {"name", "route", "placement", "replica", "changes_output", "rate", "seed"
        "latency_ms", "cluster", "test_s"}
 CLUSTER = {"workers", "balancedness", "worker_busy_mean", "worker_busy_max", "coordinator_busy", "stalled",
            "step_ms", "rows_a_step", "steps", "messages", "bytes_sent", "bytes_received", "slots_dropped",
-           "slots_moved"}
+           "slots_moved", "prefix_hit_rate"}
 SLICE = {"t_s", "tokens_per_s", "running", "waiting", "bytes_per_s", "stalled", "worker_busy", "balancedness"}
 
 
@@ -179,17 +179,18 @@ def mistakes_are_one_clear_line(tmp, csv):
         expect(says in err and err.count("\n") == 1, f"{args}: expected one line with {says!r}, got:\n{err}")
 
 
-def served(tmp):
+def served(tmp, *more):
     """A served tiny model with a tokenizer of its vocabulary, or None where there is none."""
     tok = os.path.join(SHARED, "data", "stories260k", "tok512.bin")
     if not os.path.exists(tok):
         return None, None
     model = os.path.join(tmp, "model")
-    status, _, err = run_sigmoe(SIGMOE, ["synth", "tiny-moe", "-o", model])
-    expect(status == 0, err)
-    shutil.copy(tok, model)
+    if not os.path.exists(model):
+        status, _, err = run_sigmoe(SIGMOE, ["synth", "tiny-moe", "-o", model])
+        expect(status == 0, err)
+        shutil.copy(tok, model)
     server = subprocess.Popen([SIGMOE, "serve", model, "--port", "0", "--workers", "2", "--transport", "inproc",
-                               "--no-prefix-cache", "--speculate", "off"],  # rows are counted
+                               "--speculate", "off", *more],
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     words = server.stdout.readline().decode().split()
     if len(words) < 2 or words[0] != "ready":
@@ -199,7 +200,7 @@ def served(tmp):
 
 
 def live_measures_what_was_sent(tmp):
-    server, url = served(tmp)
+    server, url = served(tmp, "--no-prefix-cache")  # rows are counted
     if server is None:
         print("live: not run, ../shared/data/stories260k is not there")
         return
@@ -222,6 +223,36 @@ def live_measures_what_was_sent(tmp):
     expect(slots == rows * 3 * 2, f"workers computed {slots} slots; {rows} rows of 3 layers x top-2 were sent")
     heat = sum(sum(layer["slots"]) for layer in one["cluster"]["heat"])
     expect(abs(heat / slots - 1) < 1e-3, f"the heat map has {heat} slots of {slots}")
+
+
+def prompts_that_begin_alike_are_found_as_live(tmp):
+    """Five conversations, whose turns begin with all that was said, as Mooncake's hash_ids tell it: the simulator
+    finds as many tokens in its prefix cache as a server does, also in one too small for all of them."""
+    turns, block = 6, 64
+    trace = os.path.join(tmp, "turns.jsonl")
+    with open(trace, "w", encoding="ascii") as f:
+        for i in range(5 * turns):
+            turn = i // 5
+            f.write(json.dumps({"timestamp": 40 * i, "input_length": block * (turn + 1) + 5, "output_length": 3,
+                                "hash_ids": [100 * (i % 5) + j for j in range(turn + 1)]}) + "\n")
+    asked = 5 * sum(block * (turn + 1) + 5 for turn in range(turns))
+    common = ["--arrivals", trace, "--block-tokens", str(block), "--duration", "10", "--warmup", "0"]
+    for kv, found in (("8192", 5 * sum(block * turn for turn in range(turns)) / asked), ("1024", None)):
+        out = os.path.join(tmp, "found.json")
+        run("simulate", "tiny-moe", "--workers", "2", "--kv-tokens", kv, *common, "--json", out)
+        told = report_of(out)["runs"][0]["cluster"]["prefix_hit_rate"]
+        expect(abs(told - found) < 1e-6 if found else 0 < told < 0.5, f"{kv}: {told} of prompts found, not {found}")
+        server, url = served(tmp, "--kv-tokens", kv, "--max-seqs", "8")
+        if server is None:
+            return
+        try:
+            run("live", url, *common, "--json", out)
+        finally:
+            server.terminate()
+            server.wait(timeout=30)
+            server.stdout.close()
+        live = report_of(out)["runs"][0]["cluster"]["prefix_hit_rate"]
+        expect(abs(live - told) < (0.01 if found else 0.1), f"{kv}: {told} of prompts found in simulation, {live} live")
 
 
 def calibration_feeds_the_simulator(tmp):
@@ -250,6 +281,7 @@ def calibration_feeds_the_simulator(tmp):
     expect(shared["runs"][0]["latency_ms"]["total"]["mean"] > apart["runs"][0]["latency_ms"]["total"]["mean"],
            f"who shares two CPUs must not be faster than who has one alone: {shared['runs'][0]['latency_ms']['total']}, "
            f"{apart['runs'][0]['latency_ms']['total']}")
+    expect(measured["activations"] == "bf16", f"weights are floats, rows {measured['activations']}")
     measured["sharing"]["wake_ns"] = -1
     spoiled = os.path.join(tmp, "spoiled.json")
     with open(spoiled, "w", encoding="utf-8") as f:
@@ -261,6 +293,24 @@ def calibration_feeds_the_simulator(tmp):
     run("simulate", "qwen3-30b-a3b", "-c", file, "--workers", "2", *FAST, "--json", out)
     expect("roofline over what was measured" in report_of(out)["settings"]["costs"],
            report_of(out)["settings"]["costs"])
+
+
+def a_calibration_is_of_one_kind_of_rows(tmp):
+    model, small = os.path.join(tmp, "for-calibration"), os.path.join(tmp, "integers")
+    file, out = os.path.join(tmp, "integers.json"), os.path.join(tmp, "cal.json")
+    status, _, err = run_sigmoe(SIGMOE, ["quantize", model, "-o", small, "--experts", "none", "--dense", "int8:32"])
+    expect(status == 0, err)
+    status, _, err = run_sigmoe(SIGMOE, ["calibrate", small, "-o", file, "--budget", "1", "--rows", "16",
+                                         "--threads", "1", "--worker-threads", "1"])
+    expect(status == 0, err)
+    config = os.path.join(small, "config.json")
+    run("simulate", config, "-c", file, "--workers", "2", *FAST, "--json", out)
+    expect("measured on" in report_of(out)["settings"]["costs"], report_of(out)["settings"]["costs"])
+    _, err = run("simulate", config, "-c", file, "--workers", "2", "--activations", "bf16", *FAST, status=2)
+    expect("activations in int8" in err and err.count("\n") == 1, err)
+    # Curves of floats are not those of integers.
+    run("simulate", "tiny-moe", "-c", file, "--workers", "2", *FAST, "--json", out)
+    expect("another shape" in report_of(out)["settings"]["costs"], report_of(out)["settings"]["costs"])
 
 
 def advice_has_figures(tmp):
@@ -283,8 +333,10 @@ def test():
         compare_ranks_with_intervals(tmp, report)
         mistakes_are_one_clear_line(tmp, csv)
         calibration_feeds_the_simulator(tmp)
+        a_calibration_is_of_one_kind_of_rows(tmp)
         advice_has_figures(tmp)
         live_measures_what_was_sent(tmp)
+        prompts_that_begin_alike_are_found_as_live(tmp)
     print("loadtest: reports, seeds, comparisons, mistakes, calibration and a live server are as documented")
 
 

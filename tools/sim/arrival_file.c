@@ -11,6 +11,7 @@
 
 #define LINES_MAX  50000000
 #define TOKENS_MAX 100000000
+#define BLOCKS_MAX 500000000
 #define CSV_HEADER "TIMESTAMP,ContextTokens,GeneratedTokens"
 
 struct reader {
@@ -18,7 +19,7 @@ struct reader {
     FILE *f;
     char *line;
     size_t line_bytes;
-    int n_line, json, n_max;
+    int n_line, json, n_max, n_block_max;
     int64_t first_ns;
     struct arrivals *out;
     struct err *err;
@@ -76,6 +77,34 @@ static int csv_line(struct reader *r)
     return push(r, whole * 60 * NS_PER_S + (int64_t)(s * (double)NS_PER_S), prompt, output);
 }
 
+/* blocks_push: the names of the blocks that the arrival pushed last begins with. */
+static int blocks_push(struct reader *r, const json_t *ids)
+{
+    struct arrivals *out = r->out;
+    struct arrival *a = &out->at[out->n - 1];
+    int n = (int)json_array_size(ids);
+    if (ids && !json_is_array(ids))
+        return refuse(r, "hash_ids is no list of whole numbers");
+    if (n > BLOCKS_MAX - out->n_block)
+        return refuse(r, "more hash_ids than can be replayed");
+    if (out->n_block + n > r->n_block_max) {
+        r->n_block_max = (out->n_block + n) * 2;
+        int64_t *block = realloc(out->block, (size_t)r->n_block_max * sizeof(*block));
+        if (!block)
+            return err_set(r->err, ERR_NOMEM, "no memory for the hash_ids of %s", r->path);
+        out->block = block;
+    }
+    a->first_block = out->n_block;
+    for (int i = 0; i < n; i++) {
+        const json_t *id = json_array_get(ids, (size_t)i);
+        if (!json_is_integer(id))
+            return refuse(r, "hash_ids is no list of whole numbers");
+        out->block[out->n_block++] = json_integer_value(id);
+    }
+    a->n_block = n;
+    return 0;
+}
+
 static int json_line(struct reader *r)
 {
     json_t *root;
@@ -94,6 +123,7 @@ static int json_line(struct reader *r)
     else
         rc = push(r, (int64_t)(ms * (double)NS_PER_MS), json_integer_value(in),
                   json_integer_value(out));
+    rc = rc ? rc : blocks_push(r, json_object_get(root, "hash_ids"));
     json_decref(root);
     return rc;
 }

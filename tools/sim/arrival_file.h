@@ -1,6 +1,7 @@
 /* arrival_file: recorded arrivals, as two publishers lay them out:
  *   Azure LLM inference traces: CSV, header TIMESTAMP,ContextTokens,GeneratedTokens
- *   Mooncake traces: JSON lines {"timestamp": ms, "input_length": n, "output_length": n, ...}
+ *   Mooncake traces: JSON lines {"timestamp": ms, "input_length": n, "output_length": n, ...}, with
+ *   "hash_ids": [..] also which blocks of tokens the prompt begins with
  * Which one is told by the first byte. */
 #ifndef TOOLS_SIM_ARRIVAL_FILE_H
 #define TOOLS_SIM_ARRIVAL_FILE_H

@@ -13,7 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ARRIVALS_MAX 20000000
+#define ARRIVALS_MAX     20000000
+#define BLOCK_TOKENS     512 /* of Mooncake's */
+#define GROUPS_MAX       1000000
+#define GROUP_TOKENS_MAX 1000000
 
 enum stream {
     STREAM_GAP = 0x6172726976616c00,
@@ -22,7 +25,8 @@ enum stream {
     STREAM_PROMPT2,
     STREAM_OUTPUT,
     STREAM_OUTPUT2,
-    STREAM_DOMAIN
+    STREAM_DOMAIN,
+    STREAM_GROUP
 };
 
 static double draw(const struct arrival_spec *s, uint64_t stream, int64_t index)
@@ -146,10 +150,34 @@ static int push(struct arrivals *a, int *n_max, const struct arrival *arrival, s
     return 0;
 }
 
+/* The blocks of drawn prompts: group g's beginning is block g. */
+static int groups_make(const struct arrival_spec *s, struct arrivals *out, struct err *err)
+{
+    if (s->n_group < 1)
+        return 0;
+    out->block = malloc((size_t)s->n_group * sizeof(*out->block));
+    if (!out->block)
+        return err_set(err, ERR_NOMEM, "no memory for %d beginnings of prompts", s->n_group);
+    for (int g = 0; g < s->n_group; g++)
+        out->block[g] = g;
+    out->n_block = s->n_group;
+    out->block_tokens = s->group_tokens;
+    return 0;
+}
+
+static void group_give(const struct arrival_spec *s, int64_t index, struct arrival *a)
+{
+    if (s->n_group < 1)
+        return;
+    a->first_block = (int32_t)(draw(s, STREAM_GROUP, index) * s->n_group);
+    a->n_block = 1;
+    a->n_prompt += s->group_tokens;
+}
+
 static int make_drawn(const struct arrival_spec *s, struct arrivals *out, struct err *err)
 {
     struct bursts bursts = {0};
-    int n_max = 0, rc = 0;
+    int n_max = 0, rc = groups_make(s, out, err);
     double t = 0;
     if (s->kind == ARRIVAL_BURSTS)
         bursts_start(&bursts, s);
@@ -163,6 +191,7 @@ static int make_drawn(const struct arrival_spec *s, struct arrivals *out, struct
             .n_prompt = draw_length(s, STREAM_PROMPT, i, s->prompt_mean, s->prompt_max),
             .n_output = draw_length(s, STREAM_OUTPUT, i, s->output_mean, s->output_max),
             .domain = draw_domain(s, i, t)};
+        group_give(s, i, &a);
         rc = push(out, &n_max, &a, err);
     }
     return rc;
@@ -182,6 +211,10 @@ static int make_file(const struct arrival_spec *s, struct arrivals *out, struct 
 {
     struct arrivals all = {0};
     int rc = arrival_file_read(s->path, &all, err), n_max = 0;
+    out->block = all.block;
+    out->n_block = all.n_block;
+    out->block_tokens = s->block_tokens > 0 ? s->block_tokens : BLOCK_TOKENS;
+    all.block = NULL;
     double span_s = all.n > 1 ? (double)all.at[all.n - 1].at_ns / (double)NS_PER_S : 0;
     double stretch = s->rate > 0 && span_s > 0 ? (all.n / span_s) / s->rate : 1;
     for (int i = 0; rc == 0 && i < all.n; i++) {
@@ -215,6 +248,7 @@ int arrivals_make(const struct arrival_spec *s, struct arrivals *out, struct err
 void arrivals_free(struct arrivals *a)
 {
     free(a->at);
+    free(a->block);
     *a = (struct arrivals){0};
 }
 
@@ -239,6 +273,22 @@ int arrival_parse(const char *text, struct arrival_spec *spec, struct err *err)
     }
     spec->kind = ARRIVAL_FILE;
     spec->path = text;
+    return 0;
+}
+
+int shared_parse(const char *text, struct arrival_spec *spec, struct err *err)
+{
+    char behind;
+    if (sscanf(text, "%d,%d%c", &spec->n_group, &spec->group_tokens, &behind) != 2 ||
+        spec->n_group < 1 || spec->n_group > GROUPS_MAX || spec->group_tokens < 1 ||
+        spec->group_tokens > GROUP_TOKENS_MAX)
+        return err_set(err, ERR_USAGE,
+                       "--shared '%.60s' is not GROUPS,TOKENS (up to %d,%d), such as 4,128", text,
+                       GROUPS_MAX, GROUP_TOKENS_MAX);
+    if (spec->kind == ARRIVAL_FILE)
+        return err_set(err, ERR_USAGE,
+                       "--shared is for drawn arrivals; a file says by hash_ids "
+                       "which prompts begin alike");
     return 0;
 }
 

@@ -84,14 +84,18 @@ double cost_dense_bytes(const struct model_desc *desc, enum precision precision)
 
 /* A calibration file: JSON (docs/LOADTEST.md). cost_load takes the curves when the file was
  * measured with this very shape and precision, else a roofline over the hardware that it found, and
- * says which in cost->source. */
+ * says which in cost->source. Curves are of one kind of activations (model/weights.h); wanted: what
+ * will serve ("int8", "bf16"), or NULL. ERR_USAGE where curves are of the other one: products of
+ * integers take other times. Weights that are floats have only one kind, and it is not looked at.
+ */
 struct calibration {
     struct cost_model cost;
     char host[128], isa[32], model[128], transport[16];
+    char activations[16]; /* "": the file is of before it was recorded */
     int cpus, threads, worker_threads;
 };
 int cost_load(const char *path, const struct model_desc *desc, enum precision precision,
-              struct calibration *out, struct err *err);
+              const char *wanted, struct calibration *out, struct err *err);
 int cost_save(const char *path, const struct model_desc *desc, enum precision precision,
               const struct calibration *c, struct err *err);
 

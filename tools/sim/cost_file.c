@@ -37,11 +37,21 @@ static struct cost_curve *curve_at(struct cost_model *cost, size_t i)
 /* What must be equal for curves to hold. */
 static json_t *shape_json(const struct model_desc *d, enum precision p)
 {
-    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i}", "precision",
-                     p == PRECISION_F32 ? "f32" : "bf16", "d_model", d->d_model, "n_head",
-                     d->n_head, "n_kv_head", d->n_kv_head, "d_head", d->d_head, "d_ff", d->d_ff,
-                     "n_expert", d->n_expert, "top_k", d->top_k, "d_ff_expert", d->d_ff_expert,
-                     "d_ff_shared", d->d_ff_shared, "vocab", d->vocab);
+    char weights[128] = "";
+    json_t *shape =
+        json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i}", "precision",
+                  p == PRECISION_F32 ? "f32" : "bf16", "d_model", d->d_model, "n_head", d->n_head,
+                  "n_kv_head", d->n_kv_head, "d_head", d->d_head, "d_ff", d->d_ff, "n_expert",
+                  d->n_expert, "top_k", d->top_k, "d_ff_expert", d->d_ff_expert, "d_ff_shared",
+                  d->d_ff_shared, "vocab", d->vocab);
+    for (int i = 0; i < d->n_quant_config; i++) {
+        size_t n = strlen(weights);
+        snprintf(weights + n, sizeof(weights) - n, "%s%s:%d", i > 0 ? "," : "",
+                 dtype_name(d->quant_config[i].dtype), d->quant_config[i].group);
+    }
+    if (weights[0]) /* integers; floats are as `precision` says */
+        json_object_set_new(shape, "weights", json_string(weights));
+    return shape;
 }
 
 /* What sharing a host costs; files of before it was measured have none of it. */
@@ -76,15 +86,16 @@ int cost_save(const char *path, const struct model_desc *desc, enum precision pr
         json_object_set_new(ns, curves[i].name, points);
     }
     json_t *root = json_pack(
-        "{s:i, s:{s:s, s:s, s:i, s:i, s:i}, s:s, s:s, s:o, s:o, s:f, s:f, s:f, s:f, s:f, s:o, s:o, "
+        "{s:i, s:{s:s, s:s, s:i, s:i, s:i}, s:s, s:s, s:s, s:o, s:o, s:f, s:f, s:f, s:f, s:f, s:o, "
+        "s:o, "
         "s:o}",
         "sigmoe_calibration", CALIBRATION_VERSION, "host", "name", c->host, "isa", c->isa, "cpus",
         c->cpus, "threads", c->threads, "worker_threads", c->worker_threads, "model", c->model,
-        "transport", c->transport, "shape", shape_json(desc, precision), "ns", ns, "expert_call_ns",
-        cost.expert_call_ns, "span_ns", cost.span_ns, "receive_ns", cost.receive_ns,
-        "link_bytes_per_s", cost.link_s, "wire_value_bytes", cost.wire_bytes, "coordinator",
-        hardware_json(&cost.coordinator), "worker", hardware_json(&cost.worker), "sharing",
-        sharing_json(&cost));
+        "transport", c->transport, "activations", c->activations, "shape",
+        shape_json(desc, precision), "ns", ns, "expert_call_ns", cost.expert_call_ns, "span_ns",
+        cost.span_ns, "receive_ns", cost.receive_ns, "link_bytes_per_s", cost.link_s,
+        "wire_value_bytes", cost.wire_bytes, "coordinator", hardware_json(&cost.coordinator),
+        "worker", hardware_json(&cost.worker), "sharing", sharing_json(&cost));
     if (!root)
         return err_set(err, ERR_NOMEM, "no memory for the calibration");
     int bad = json_dump_file(root, path, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
@@ -191,6 +202,8 @@ static int read_root(const json_t *root, const char *path, struct calibration *c
     text_read(host, "isa", c->isa, sizeof(c->isa));
     text_read(root, "model", c->model, sizeof(c->model));
     text_read(root, "transport", c->transport, sizeof(c->transport));
+    if (json_object_get(root, "activations"))
+        text_read(root, "activations", c->activations, sizeof(c->activations));
     c->cpus = (int)json_integer_value(json_object_get(host, "cpus"));
     c->threads = (int)json_integer_value(json_object_get(host, "threads"));
     c->worker_threads = (int)json_integer_value(json_object_get(host, "worker_threads"));
@@ -210,8 +223,21 @@ static int read_root(const json_t *root, const char *path, struct calibration *c
     return rc;
 }
 
+/* Rows that meet integers. */
+static int activations_check(const char *path, const struct model_desc *desc, enum precision p,
+                             const struct calibration *c, const char *wanted, struct err *err)
+{
+    if (!wanted || !c->activations[0] || desc->n_quant_config == 0 || p == PRECISION_F32 ||
+        strcmp(wanted, c->activations) == 0)
+        return 0;
+    return err_set(err, ERR_USAGE,
+                   "%s was measured with activations in %s, and %s are to be simulated: calibrate "
+                   "with --activations %s, or give simulate that of the file",
+                   path, c->activations, wanted, wanted);
+}
+
 int cost_load(const char *path, const struct model_desc *desc, enum precision precision,
-              struct calibration *out, struct err *err)
+              const char *wanted, struct calibration *out, struct err *err)
 {
     char *text;
     size_t bytes;
@@ -229,6 +255,7 @@ int cost_load(const char *path, const struct model_desc *desc, enum precision pr
         json_t *shape = shape_json(desc, precision);
         int same = json_equal(shape, json_object_get(root, "shape"));
         json_decref(shape);
+        rc = same ? activations_check(path, desc, precision, &c, wanted, err) : 0;
         struct hardware coordinator = c.cost.coordinator, worker = c.cost.worker;
         if (!same)
             cost_roofline(&c.cost, desc, precision, &coordinator, &worker);

@@ -332,6 +332,10 @@ static void sum_up(struct sim *sim)
         r->worker_busy[i] = sim->worker[i].busy_ns / counted_ns;
         r->worker_slots[i] = sim->worker[i].slots;
     }
+    for (int i = 0; i < s->n_coordinator; i++) {
+        r->lookup_tokens += sim->coord[i].sched.stats.prompt_tokens;
+        r->hit_tokens += sim->coord[i].sched.stats.cached_tokens;
+    }
     for (int i = 0; i < s->n_coordinator; i++)
         r->coordinator_busy += sim->coord[i].busy_ns / counted_ns / s->n_coordinator;
     for (int i = 0; i < r->n_slice; i++)

@@ -40,6 +40,8 @@ struct sim_config {
 
     double duration_s, warmup_s; /* arrivals within [0, duration); figures from warmup on */
     double drain_s;              /* after the last arrival, at most */
+    int no_prefix_cache; /* prompts that begin alike are computed from their beginning all the same
+                          */
     int bank; /* plans kept for each layer and number of rows, and drawn again; 0: every plan is
                  made from its own rows */
     int n_slice;

@@ -4,6 +4,7 @@
 #include "tools/sim/sim_state.h"
 
 #include "base/log.h"
+#include "tools/sim/prompt.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +28,9 @@ int coord_create(struct sim *sim, struct coord *c, int id)
         return err_set(err, ERR_NOMEM, "no memory for coordinator %d", id);
     for (int i = 0; i < c->kv.n_page; i++)
         c->kv.free_page[i] = c->kv.n_page - 1 - i;
+    /* Where no prompt begins like another, nothing would ever be found. */
+    if (s->arrivals->n_block > 0 && !s->no_prefix_cache && kv_share(&c->kv, err))
+        return ERR_NOMEM;
     struct host *host = host_of(sim, s->coord_host, id);
     if (task_create(&c->task, host, s->threads, coord_done, c) || porter_create(&c->porter, host) ||
         desk_create(&c->front, host, c))
@@ -42,6 +46,7 @@ void coord_destroy(struct coord *c)
     task_destroy(&c->task);
     porter_destroy(&c->porter);
     desk_destroy(&c->front);
+    prefix_destroy(c->kv.prefix);
     free(c->kv.free_page);
     free(c->load);
     for (int i = 0; i < 2; i++) {
@@ -127,10 +132,15 @@ static void step_begin(struct sim *sim, struct coord *c)
 void coord_arrival(struct sim *sim, struct coord *c, int request)
 {
     struct load_request *r = &sim->out->request[request];
+    int n_domain = sim->config.desc->n_domain;
+    if (c->kv.prefix)
+        prompt_fill(sim->config.arrivals, request, sim->config.seed, sim->config.desc->vocab,
+                    sim->prompt);
     /* Nothing is drawn, so no penalty that would want the vocabulary's counts. */
     struct request ask = {.prompt = sim->prompt,
                           .n_prompt = r->n_prompt,
                           .max_tokens = r->n_output,
+                          .domain = n_domain > 0 ? r->domain % n_domain : 0,
                           .sampling = SAMPLING_DEFAULT};
     struct seq *seq = seq_create(&ask, (uint64_t)request + 1, 0);
     if (!seq) {

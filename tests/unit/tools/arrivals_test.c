@@ -1,6 +1,7 @@
 /* Arrivals have the rate, the burstiness and the mix that were asked for, depend on the seed alone,
  * and files that are not what they should be are refused in one line. */
 #include "tools/sim/arrivals.h"
+#include "tools/sim/prompt.h"
 
 #include "base/clock.h"
 
@@ -179,7 +180,32 @@ static void azure_and_mooncake_are_read(void **state)
                   &a, &err),
         0);
     assert_true(a.n == 2 && a.at[1].at_ns == NS_PER_S && a.at[0].n_prompt == 6758);
+    assert_true(a.at[0].n_block == 2 && a.block[a.at[0].first_block + 1] == 1);
+    assert_int_equal(a.at[1].n_block, 0);
     arrivals_free(&a);
+}
+
+/* Where names are the same tokens are, and nowhere else. */
+static void prompts_begin_alike_where_their_blocks_do(void **state)
+{
+    (void)state;
+    int64_t block[] = {7, 8, 7, 9};
+    struct arrival at[] = {{.n_prompt = 20, .first_block = 0, .n_block = 2},
+                           {.n_prompt = 20, .first_block = 2, .n_block = 2},
+                           {.n_prompt = 20}};
+    struct arrivals a = {.at = at, .n = 3, .block = block, .n_block = 4, .block_tokens = 8};
+    int32_t token[3][20];
+    for (int i = 0; i < 3; i++) {
+        prompt_fill(&a, i, 1, 1000000, token[i]);
+        for (int k = 0; k < 20; k++)
+            assert_in_range(token[i][k], 0, 999999);
+    }
+    assert_memory_equal(token[0], token[1], 8 * sizeof(int32_t));
+    for (int k = 8; k < 20; k++)
+        assert_int_not_equal(token[0][k], token[1][k]);
+    assert_int_not_equal(token[0][0], token[2][0]);
+    prompt_fill(&a, 0, 2, 1000000, token[1]);
+    assert_int_not_equal(token[0][0], token[1][0]);
 }
 
 static void a_file_is_stretched_to_a_rate(void **state)
@@ -255,6 +281,7 @@ int main(void)
         cmocka_unit_test(a_seed_is_one_list_and_another_seed_another),
         cmocka_unit_test(a_mix_moves_from_one_domain_to_another),
         cmocka_unit_test(azure_and_mooncake_are_read),
+        cmocka_unit_test(prompts_begin_alike_where_their_blocks_do),
         cmocka_unit_test(a_file_is_stretched_to_a_rate),
         cmocka_unit_test(bad_files_are_one_clear_line),
         cmocka_unit_test(bad_words_are_refused),

@@ -496,6 +496,66 @@ static void a_slow_worker_takes_its_time(void **state)
 
 /* ---- determinism ---- */
 
+/* ---- the prefix cache ---- */
+
+#define BEGINNING (4 * KV_PAGE) /* tokens that a group's prompts have in common */
+
+/* Prompts a second apart; group[i] says which beginning prompt i has, of n. */
+static void arrive_in_groups(struct world *w, const int *group, int n)
+{
+    w->arrivals.at = calloc((size_t)n, sizeof(*w->arrivals.at));
+    w->arrivals.block = calloc(8, sizeof(*w->arrivals.block));
+    assert_true(w->arrivals.at && w->arrivals.block);
+    w->arrivals.n = n;
+    w->arrivals.n_block = 8;
+    w->arrivals.block_tokens = BEGINNING;
+    for (int i = 0; i < 8; i++)
+        w->arrivals.block[i] = i;
+    for (int i = 0; i < n; i++)
+        w->arrivals.at[i] = (struct arrival){.at_ns = i * NS_PER_S,
+                                             .n_prompt = BEGINNING + 10,
+                                             .n_output = 2,
+                                             .first_block = group[i],
+                                             .n_block = 1};
+}
+
+static void what_others_computed_is_found(void **state)
+{
+    (void)state;
+    static const int group[] = {0, 1, 0, 0, 1, 2};
+    for (int off = 0; off < 2; off++) {
+        struct world w;
+        struct load_result r;
+        world_open(&w, 1, 2, 1, 1);
+        arrive_in_groups(&w, group, 6);
+        w.config.no_prefix_cache = off;
+        run(&w, &r);
+        assert_int_equal(r.lookup_tokens, off ? 0 : 6 * (BEGINNING + 10));
+        assert_int_equal(r.hit_tokens, off ? 0 : 3 * BEGINNING);
+        /* What is found is not computed. */
+        assert_int_equal(r.prompt_tokens, 6 * (BEGINNING + 10) - (off ? 0 : 3 * BEGINNING));
+        load_result_free(&r);
+        world_close(&w);
+    }
+}
+
+/* Eight pages: the second prompt's five take the place of the last ones of the first. */
+static void what_was_given_up_is_not_found(void **state)
+{
+    (void)state;
+    static const int group[] = {0, 1, 0};
+    struct world w;
+    struct load_result r;
+    world_open(&w, 1, 2, 1, 1);
+    arrive_in_groups(&w, group, 3);
+    w.config.kv_tokens = 8 * KV_PAGE;
+    run(&w, &r);
+    assert_true(r.hit_tokens > 0 && r.hit_tokens < BEGINNING);
+    assert_int_equal(r.hit_tokens % KV_PAGE, 0);
+    load_result_free(&r);
+    world_close(&w);
+}
+
 static void a_seed_is_one_run(void **state)
 {
     (void)state;
@@ -578,6 +638,8 @@ int main(void)
         cmocka_unit_test(workers_of_a_host_share_its_memory),
         cmocka_unit_test(tokens_are_not_lost_on_hosts),
         cmocka_unit_test(a_slow_worker_takes_its_time),
+        cmocka_unit_test(what_others_computed_is_found),
+        cmocka_unit_test(what_was_given_up_is_not_found),
         cmocka_unit_test(a_seed_is_one_run),
         cmocka_unit_test(plans_drawn_again_come_to_the_same),
         cmocka_unit_test(impossible_clusters_are_refused),
