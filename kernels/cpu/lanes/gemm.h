@@ -40,8 +40,8 @@ struct gemm_cut {
 #define GEMM_PANELS 8
 #define GEMM_C      (256 * 2 * PANEL)
 #else
-#define GEMM_PANELS LANES_PANELS
-#define GEMM_C      (LANES_ROWS * LANES_PANELS * PANEL)
+#define GEMM_PANELS 8
+#define GEMM_C      (LANES_ROWS * GEMM_PANELS * PANEL)
 #endif
 /* A chunk of k of a micro-tile's panels (bf16: 16 KiB) that several row tiles find in L1. */
 #define CHUNK_REUSED 256
@@ -303,14 +303,15 @@ static void gemm_lanes(const struct gemm_rows *rows, const struct packed *w,
     }
 }
 
-/* Rows that a unit makes integers, which are worth as many panels as leave units enough. */
-INLINE struct gemm_cut ints_cut(const struct packed *w, int few_panels, int n_row)
+/* Rows that a unit makes integers, which are worth as many panels as leave units enough; and one or
+ * two rows meet GEMM_PANELS at once. */
+INLINE struct gemm_cut ints_cut(const struct packed *w, int n_row)
 {
     int fit = min_int(ints_fit(k_padded(w->k)), LANES_ROWS);
     return (struct gemm_cut){.rows = fit ? fit : LANES_ROWS,
-                             .panels = LANES_PANELS,
+                             .panels = GEMM_PANELS,
                              .unit_rows = 2 * LANES_ROWS,
-                             .unit_panels = n_row <= FEW_ROWS ? 2 * few_panels : INT_UNIT};
+                             .unit_panels = n_row <= FEW_ROWS ? GEMM_PANELS : INT_UNIT};
 }
 
 /* Few rows read each weight once, so a unit is few panels: streams from memory, and units enough
@@ -319,7 +320,7 @@ INLINE struct gemm_cut lanes_cut(const struct packed *w, int few_panels, int n_r
 {
     int few = n_row <= FEW_ROWS;
     if (w->int_rows)
-        return ints_cut(w, few_panels, n_row);
+        return ints_cut(w, n_row);
     return (struct gemm_cut){.rows = LANES_ROWS,
                              .panels = few ? few_panels : LANES_PANELS,
                              .unit_rows = 2 * LANES_ROWS,

@@ -3,8 +3,10 @@
  * instruction (VNNI). Where bytes multiply with a sign on one side only, the weights get an offset
  * that makes them unsigned, and the sums start at what that adds too much, known from the row.
  *
- * A micro-tile is one panel, so one stream from memory, met from end to end: the next panel begins
- * where it ends. Several sums for one row hide the latency; several rows share the unpacking. Rows
+ * Memory gives more the more places it is asked at: one row that meets eight panels line by line
+ * gets 1.4 times what it gets of one panel after the other (33 and 24 GB/s of two threads where a
+ * read of two streams a thread gets 27; 2 KiB of each in turn are no better than one panel). So a
+ * micro-tile of few rows meets many panels, one of more rows fewer, for its sums' registers. Rows
  * are arranged once a unit, in its scratch. Included by gemm.h. */
 #ifndef KERNELS_GEMM_INT_H
 #define KERNELS_GEMM_INT_H
@@ -21,9 +23,10 @@
 #endif
 /* k of a panel that several row tiles find in L1. */
 #define INT_CHUNK 1024
-/* Bytes ahead of the line in hand that a stream from memory is asked for: more than the scales in
- * front of a panel of int4, so that what follows them is asked for in time too. */
-#define INT_AHEAD 4096
+/* Bytes ahead of the line in hand that each stream from memory is asked for. */
+#define INT_AHEAD(n_part) ((n_part) == 1 ? 4096 : 1024)
+/* Parts that a micro-tile meets at once, at most. */
+#define INT_PARTS_MAX 8
 
 /* Rows as integers; the stretch of k that is held begins at a multiple of ROW_GROUP. */
 struct int_rows {
@@ -159,89 +162,122 @@ INLINE ints int_dot(ints d, const struct lines *w, enum dtype dtype, const int8_
 
 /* ---- a micro-tile ---- */
 
-/* Rows and one part's columns of a panel, over [k0, k0 + n_k) of k; q, sx and start are the first
- * row's at k0, line is the panel's and sw its scales. */
+/* int_width: parts that a micro-tile of n_row rows meets at once. A sanitizer has enough to check
+ * in one. */
+INLINE int int_width(int n_row)
+{
+    (void)n_row;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    return 1;
+#elif TILE_ROWS == 6 && PART_LANES == 16
+    return n_row <= 2 ? 8 : n_row <= 4 ? 4 : 2;
+#elif TILE_ROWS == 6
+    return n_row == 1 ? 4 : n_row == 2 ? 2 : 1;
+#else
+    return 1;
+#endif
+}
+
+/* Rows and columns of n_part parts, over [k0, k0 + n_k) of k; q, sx and start are the first row's
+ * at k0, line[j] is part j's there and sw[j] its scales; its columns of c lie behind part j - 1's.
+ * Up to int_width there are parts that may be read, whose results are dropped. */
 struct int_tile {
     const int8_t *q;
     const float *sx;
     const int32_t *start;
     size_t ldq, ld_scale, ld_start;
-    const unsigned char *line, *sw;
-    int k0, n_k, group;
+    const unsigned char *line[INT_PARTS_MAX], *sw[INT_PARTS_MAX];
+    int k0, n_k, group, n_part;
     float *c;
     size_t ldc;
 };
 
-/* Sums a row, so that eight are in flight whatever the number of rows. */
-#define INT_SUMS(n_row) ((n_row) == 1 ? 4 : (n_row) <= 3 ? 2 : 1)
+/* Sums a row and part, so that some are in flight whatever their number. */
+#define INT_SUMS(n) ((n) == 1 ? 4 : (n) <= 3 ? 2 : 1)
 
-/* Where a micro-tile is: rows and the line of k. */
+/* Where a micro-tile is: rows and, of every part, bytes from line[j] to the line of k. */
 struct int_at {
     const int8_t *q[INT_ROWS];
     const int32_t *start;
-    size_t ld_start;
-    const unsigned char *line;
+    size_t ld_start, line;
 };
 
-/* g += sw * d over one part, k [k, stop). */
-INLINE void int_part(struct int_at *at, enum dtype dtype, size_t k, size_t stop, part scale,
-                     part *g, const int n_row)
+/* d: the sums over k [k, stop) of every row and part, which share a scale. */
+INLINE void int_sums(const struct int_tile *t, struct int_at *at, enum dtype dtype, size_t k,
+                     size_t stop, ints d[][INT_PARTS_MAX], const int n_row, const int n_part)
 {
-    const int n_sum = INT_SUMS(n_row), line_k = quant_line_k(dtype);
-    const int n_line = K_BLOCK / line_k;
-    const unsigned char *line = at->line;
-    ints d[INT_ROWS][4];
+    const int n_sum = INT_SUMS(n_row * n_part), line_k = quant_line_k(dtype);
+    /* A few at a time: a compiler takes minutes for more. */
+    const int n_line = n_row * n_part >= 8 ? 2 : 4;
+    size_t line = at->line;
+    ints s[INT_ROWS][INT_PARTS_MAX]; /* n_part of each sum */
 #pragma GCC unroll 8
     for (int r = 0; r < n_row; r++) {
-        d[r][0] =
+        ints first =
             int_set(INT_OFFSET(dtype) != 0 ? at->start[(size_t)r * at->ld_start + k / K_BLOCK] : 0);
-#pragma GCC unroll 4
-        for (int s = 1; s < n_sum; s++)
-            d[r][s] = int_set(0);
+#pragma GCC unroll 8
+        for (int j = 0; j < n_part * n_sum; j++)
+            s[r][j] = j < n_part ? first : int_set(0);
     }
-    do {
+    for (; k < stop; k += (size_t)(n_line * line_k)) {
+#pragma GCC unroll 4
+        for (int i = 0; i < n_line; i++, line += LINE_BYTES) {
 #pragma GCC unroll 8
-        for (int i = 0; i < n_line; i++) {
-            __builtin_prefetch((const void *)((uintptr_t)line + INT_AHEAD));
-            struct lines w = int_lines(line, dtype);
-            line += LINE_BYTES;
+            for (int j = 0; j < n_part; j++) {
+                const unsigned char *from = t->line[j] + line;
+                __builtin_prefetch((const void *)((uintptr_t)from + INT_AHEAD(n_part)));
+                struct lines w = int_lines(from, dtype);
 #pragma GCC unroll 8
-            for (int r = 0; r < n_row; r++)
-                d[r][i % n_sum] =
-                    int_dot(d[r][i % n_sum], &w, dtype, at->q[r] + k + (size_t)(i * line_k));
+                for (int r = 0; r < n_row; r++) {
+                    ints *sum = &s[r][i % n_sum * n_part + j];
+                    *sum = int_dot(*sum, &w, dtype, at->q[r] + k + (size_t)(i * line_k));
+                }
+            }
         }
-        k += K_BLOCK;
-    } while (k < stop);
+    }
     at->line = line;
 #pragma GCC unroll 8
     for (int r = 0; r < n_row; r++) {
+#pragma GCC unroll 8
+        for (int j = 0; j < n_part; j++) {
+            d[r][j] = s[r][j];
 #pragma GCC unroll 4
-        for (int s = 1; s < n_sum; s++)
-            d[r][0] = int_add(d[r][0], d[r][s]);
-        g[r] = p_fma(scale, int_float(d[r][0]), g[r]);
+            for (int i = 1; i < n_sum; i++)
+                d[r][j] = int_add(d[r][j], s[r][i * n_part + j]);
+        }
     }
 }
 
 /* c += rows times columns. */
-INLINE void int_tile(const struct int_tile *t, enum dtype dtype, const int n_row)
+INLINE void int_tile(const struct int_tile *t, enum dtype dtype, const int n_row, const int n_part)
 {
-    struct int_at at = {.start = t->start, .ld_start = t->ld_start, .line = t->line};
-    const unsigned char *sw = t->sw;
-    const float *sx = t->sx;
-    size_t n_k = (size_t)t->n_k, group = (size_t)t->group;
+    struct int_at at = {.start = t->start, .ld_start = t->ld_start};
+    size_t sw = 0, n_k = (size_t)t->n_k, group = (size_t)t->group;
     size_t group_end = group - (size_t)t->k0 % group;
+    const float *sx = t->sx;
 #pragma GCC unroll 8
     for (int r = 0; r < n_row; r++)
         at.q[r] = t->q + (size_t)r * t->ldq;
     for (size_t k = 0; k < n_k;) {
         size_t end = k + ROW_GROUP < n_k ? k + ROW_GROUP : n_k;
-        part g[INT_ROWS];
+        part g[INT_ROWS][INT_PARTS_MAX];
 #pragma GCC unroll 8
-        for (int r = 0; r < n_row; r++)
-            g[r] = p_zero();
+        for (int r = 0; r < n_row; r++) {
+#pragma GCC unroll 8
+            for (int j = 0; j < n_part; j++)
+                g[r][j] = p_zero();
+        }
         while (k < end) {
             size_t stop = group_end < end ? group_end : end;
-            int_part(&at, dtype, k, stop, load_scale(sw), g, n_row);
+            ints d[INT_ROWS][INT_PARTS_MAX];
+            int_sums(t, &at, dtype, k, stop, d, n_row, n_part);
+#pragma GCC unroll 8
+            for (int j = 0; j < n_part; j++) {
+                part scale = load_scale(t->sw[j] + sw);
+#pragma GCC unroll 8
+                for (int r = 0; r < n_row; r++)
+                    g[r][j] = p_fma(scale, int_float(d[r][j]), g[r][j]);
+            }
             k = stop;
             if (k == group_end) {
                 sw += SCALE_BYTES;
@@ -250,8 +286,13 @@ INLINE void int_tile(const struct int_tile *t, enum dtype dtype, const int n_row
         }
 #pragma GCC unroll 8
         for (int r = 0; r < n_row; r++) {
-            float *c = t->c + (size_t)r * t->ldc;
-            p_store(c, p_fma(p_set1(sx[(size_t)r * t->ld_scale]), g[r], p_load(c)));
+            part scale = p_set1(sx[(size_t)r * t->ld_scale]);
+#pragma GCC unroll 8
+            for (int j = 0; j < n_part; j++) {
+                float *c = t->c + (size_t)r * t->ldc + (size_t)j * PART_LANES;
+                if (j < t->n_part)
+                    p_store(c, p_fma(scale, g[r][j], p_load(c)));
+            }
         }
         sx++;
     }
@@ -261,11 +302,11 @@ INLINE void int_tile(const struct int_tile *t, enum dtype dtype, const int n_row
 #define INT_SHAPE(rows)                                                                            \
     __attribute__((noinline)) static void int_tile_i8_##rows(const struct int_tile *t)             \
     {                                                                                              \
-        int_tile(t, DTYPE_I8, rows);                                                               \
+        int_tile(t, DTYPE_I8, rows, int_width(rows));                                              \
     }                                                                                              \
     __attribute__((noinline)) static void int_tile_i4_##rows(const struct int_tile *t)             \
     {                                                                                              \
-        int_tile(t, DTYPE_I4, rows);                                                               \
+        int_tile(t, DTYPE_I4, rows, int_width(rows));                                              \
     }
 #define INT_CASE(rows)                                                                             \
     case rows:                                                                                     \
@@ -368,31 +409,55 @@ INLINE void ints_arrange(struct gemm_rows *rows, const struct packed *w)
         ints_make(rows, w, 0, k_pad);
 }
 
-/* One panel against every row over [k0, k0 + n_k); base: where the rows' integers begin. */
-INLINE void int_panel(const struct gemm_rows *rows, const struct int_rows *from, int base,
-                      const struct packed *w, const unsigned char *panel, int k0, int n_k, float *c,
-                      size_t ldc)
+/* What some panels are met with: integers of rows from k `base` on, over [k0, k0 + n_k); c: of
+ * panel 0. */
+struct int_meet {
+    const struct packed *w;
+    const unsigned char *const *panel;
+    struct int_rows rows;
+    int n_row, base, k0, n_k;
+    float *c;
+    size_t ldc;
+};
+
+/* Rows [r, r + n) and parts [first, first + n_part), n_part <= int_width(n). */
+INLINE void int_some(const struct int_meet *m, int r, int n, int first, int n_part)
 {
-    struct int_tile t = {.ldq = from->ldq,
+    const struct int_rows *from = &m->rows;
+    size_t row = (size_t)r, at = (size_t)(m->k0 - m->base);
+    struct int_tile t = {.q = from->q + row * from->ldq + at,
+                         .sx = from->scale + row * from->ld_scale + at / ROW_GROUP,
+                         .start = from->start + row * from->ld_start + at / K_BLOCK,
+                         .ldq = from->ldq,
                          .ld_scale = from->ld_scale,
                          .ld_start = from->ld_start,
-                         .k0 = k0,
-                         .n_k = n_k,
-                         .group = w->group,
-                         .ldc = ldc};
-    int n_tile = (rows->n + INT_ROWS - 1) / INT_ROWS;
-    size_t at = (size_t)(k0 - base);
-    for (int j = 0; j < PARTS; j++) {
-        t.line = panel + quant_block_at(w, k0) + PART_BYTE(j);
-        t.sw = panel + quant_scale_at(w, k0) + PART_SCALE(j);
-        for (int i = 0, r = 0; i < n_tile; i++) {
-            int n = (rows->n - r + n_tile - i - 1) / (n_tile - i);
-            t.q = from->q + (size_t)r * from->ldq + at;
-            t.sx = from->scale + (size_t)r * from->ld_scale + at / ROW_GROUP;
-            t.start = from->start + (size_t)r * from->ld_start + at / K_BLOCK;
-            t.c = c + (size_t)r * ldc + j * PART_LANES;
-            int_tile_of(&t, w->dtype, n);
-            r += n;
+                         .k0 = m->k0,
+                         .n_k = m->n_k,
+                         .group = m->w->group,
+                         .n_part = n_part,
+                         .c = m->c + row * m->ldc + first * PART_LANES,
+                         .ldc = m->ldc};
+    for (int j = 0; j < int_width(n); j++) {
+        int of = first + min_int(j, n_part - 1);
+        const unsigned char *panel = m->panel[of / PARTS];
+        t.line[j] = panel + quant_block_at(m->w, m->k0) + PART_BYTE(of);
+        t.sw[j] = panel + quant_scale_at(m->w, m->k0) + PART_SCALE(of);
+    }
+    int_tile_of(&t, m->w->dtype, n);
+}
+
+/* Rows are split evenly into micro-tiles; those meet as many parts in turn as the widest meets at
+ * once, which the others find in the cache. */
+INLINE void int_all(const struct int_meet *m, int n_part)
+{
+    int n_tile = (m->n_row + INT_ROWS - 1) / INT_ROWS, least = m->n_row / n_tile;
+    int wide = int_width(least);
+    for (int j0 = 0; j0 < n_part; j0 += wide) {
+        int end = min_int(j0 + wide, n_part);
+        for (int i = 0, r = 0, n; i < n_tile; i++, r += n) {
+            n = (m->n_row - r + n_tile - i - 1) / (n_tile - i);
+            for (int j = j0; j < end; j += int_width(n))
+                int_some(m, r, n, j, min_int(int_width(n), end - j));
         }
     }
 }
@@ -402,17 +467,20 @@ INLINE void gemm_int(const struct gemm_rows *rows, const struct packed *w,
                      const unsigned char *const *panel, int n_panel, float *c, size_t ldc)
 {
     int k_pad = k_padded(w->k);
-    int chunk = rows->arranged && rows->n <= INT_ROWS && PARTS == 1 ? k_pad : INT_CHUNK;
+    int whole = rows->arranged && rows->n <= INT_ROWS && int_width(rows->n) % PARTS == 0;
+    int chunk = whole ? k_pad : INT_CHUNK;
+    struct int_meet meet = {.w = w, .panel = panel, .n_row = rows->n, .c = c, .ldc = ldc};
     for (int r = 0; r < rows->n; r++)
         memset(c + (size_t)r * ldc, 0, (size_t)n_panel * PANEL * sizeof *c);
     for (int k0 = 0; k0 < k_pad; k0 += chunk) {
         int n_k = min_int(chunk, k_pad - k0);
         if (!rows->arranged)
             ints_make(rows, w, k0, n_k);
-        struct int_rows held = int_rows_at(rows->scratch, rows->n, rows->arranged ? k_pad : n_k);
-        for (int j = 0; j < n_panel; j++)
-            int_panel(rows, &held, rows->arranged ? 0 : k0, w, panel[j], k0, n_k, c + j * PANEL,
-                      ldc);
+        meet.rows = int_rows_at(rows->scratch, rows->n, rows->arranged ? k_pad : n_k);
+        meet.base = rows->arranged ? 0 : k0;
+        meet.k0 = k0;
+        meet.n_k = n_k;
+        int_all(&meet, n_panel * PARTS);
     }
 }
 
