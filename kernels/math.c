@@ -18,7 +18,7 @@ static float exp2_int(float n)
     return f;
 }
 
-float k_expf(float x)
+static inline __attribute__((always_inline)) float exp_of(float x)
 {
     if (x != x)
         return x;
@@ -39,6 +39,24 @@ float k_expf(float x)
         return 0.0f;
     return low * scale;
 }
+
+/* fmaf and nearbyintf are calls without the instructions, and a gate of many experts asks for many
+ * exponentials. */
+#if defined(__x86_64__)
+__attribute__((target("fma,sse4.1"))) static float exp_fma(float x)
+{
+    return exp_of(x);
+}
+float k_expf(float x)
+{
+    return __builtin_cpu_supports("fma") ? exp_fma(x) : exp_of(x);
+}
+#else
+float k_expf(float x)
+{
+    return exp_of(x);
+}
+#endif
 
 float k_sigmoidf(float x)
 {
