@@ -72,17 +72,6 @@ static unsigned char *hidden_at(const struct ffn *f, const struct ffn_weights *w
     return (unsigned char *)f->h + (size_t)row * bytes;
 }
 
-/* Columns of h from panel j on, activated; and zeros behind d_ff when j is the last. h: where
- * column `col` goes. */
-static void store_hidden(const struct ffn *f, enum dtype dtype, unsigned char *h, int col, int n,
-                         vec v)
-{
-    store_columns(h, dtype, 0, v, n);
-    int pad = k_padded(f->d_ff) - (col + n);
-    if (col + n == f->d_ff && pad > 0)
-        memset(h + (size_t)n * dtype_bytes(dtype), 0, (size_t)pad * dtype_bytes(dtype));
-}
-
 /* Columns up to `end` are there: the row group that ends with them becomes integers. */
 static void hidden_ints(const struct ffn *f, const struct piece *piece, int end)
 {
@@ -96,37 +85,69 @@ static void hidden_ints(const struct ffn *f, const struct piece *piece, int end)
     }
 }
 
+/* Where column `col` of one row of h goes, and what is there between d_ff and its padding. */
+struct hidden {
+    unsigned char *at;
+    size_t ld; /* bytes */
+    enum dtype dtype;
+    int n, pad;
+};
+
+static struct hidden hidden_of(const struct ffn *f, const struct piece *piece, int col, int n)
+{
+    enum dtype dtype = row_dtype(&piece->w->up);
+    struct hidden h = {.dtype = dtype, .n = n};
+    h.pad = col + n == f->d_ff ? k_padded(f->d_ff) - f->d_ff : 0;
+    h.at = hidden_at(f, piece->w, piece->begin) + (size_t)col * dtype_bytes(dtype);
+    h.ld = (size_t)k_padded(f->d_ff) * dtype_bytes(dtype);
+    if (piece->h_made) {
+        h.at = (unsigned char *)(piece->wait[0] + col % ROW_GROUP);
+        h.ld = sizeof piece->wait[0];
+    }
+    return h;
+}
+
+/* One panel of columns from `col` on; c: gate and up, or up alone. */
+INLINE void activate_panel(const struct ffn *f, const struct piece *piece, const float *c,
+                           size_t ldc, int col, const int gated, const enum act act)
+{
+    const struct ffn_weights *w = piece->w;
+    const vec alpha = v_set1(f->act_alpha), limit = v_set1(f->act_limit);
+    const int n = min_int(PANEL, f->d_ff - col);
+    const int gate_bias = w->gate_bias != NULL, up_bias = w->up_bias != NULL;
+    const vec bg = bias_at(w->gate_bias, col, n), bu = bias_at(w->up_bias, col, n);
+    struct hidden h = hidden_of(f, piece, col, n);
+    for (int r = piece->begin; r < piece->end; r++, c += ldc, h.at += h.ld) {
+        vec u = v_load(gated ? c + PANEL : c), out;
+        if (up_bias)
+            u = v_add(u, bu);
+        if (gated) {
+            vec g = v_load(c);
+            if (gate_bias)
+                g = v_add(g, bg);
+            out = v_act_mul(act, alpha, limit, g, u);
+        } else {
+            out = v_act(act, alpha, limit, u);
+        }
+        store_columns(h.at, h.dtype, 0, out, n);
+        if (h.pad > 0)
+            memset(h.at + (size_t)n * dtype_bytes(h.dtype), 0,
+                   (size_t)h.pad * dtype_bytes(h.dtype));
+    }
+    if (piece->h_made)
+        hidden_ints(f, piece, col + n);
+}
+
 /* c: [n_row][panel][gate, up] columns, or [n_row][panel] where there is no gate. */
 static void activate(const struct ffn *f, const struct piece *piece, const float *c, size_t ldc)
 {
-    const struct ffn_weights *w = piece->w;
-    int gated = w->gate.data != NULL;
-    vec alpha = v_set1(f->act_alpha), limit = v_set1(f->act_limit);
-    enum dtype h_dtype = row_dtype(&w->up);
-    for (int j = 0; j < piece->n_panel; j++) {
-        int col = (piece->p0 + j) * PANEL, n = min_int(PANEL, f->d_ff - col);
-        vec gate_bias = bias_at(w->gate_bias, col, n), up_bias = bias_at(w->up_bias, col, n);
-        for (int r = 0; r < piece->end - piece->begin; r++) {
-            const float *at = c + (size_t)r * ldc + (size_t)(j << gated) * PANEL;
-            unsigned char *h = piece->h_made ? (unsigned char *)(piece->wait[r] + col % ROW_GROUP)
-                                             : hidden_at(f, w, piece->begin + r) +
-                                                   (size_t)col * dtype_bytes(h_dtype);
-            vec u = v_load(gated ? at + PANEL : at);
-            if (w->up_bias)
-                u = v_add(u, up_bias);
-            vec out;
-            if (gated) {
-                vec g = v_load(at);
-                if (w->gate_bias)
-                    g = v_add(g, gate_bias);
-                out = v_act_mul(f->act, alpha, limit, g, u);
-            } else {
-                out = v_act(f->act, alpha, limit, u);
-            }
-            store_hidden(f, h_dtype, h, col, n, out);
-        }
-        if (piece->h_made)
-            hidden_ints(f, piece, col + n);
+    int gated = piece->w->gate.data != NULL;
+    for (int j = 0; j < piece->n_panel; j++, c += PANEL << gated) {
+        int col = (piece->p0 + j) * PANEL;
+        if (gated && f->act == ACT_SILU)
+            activate_panel(f, piece, c, ldc, col, 1, ACT_SILU);
+        else
+            activate_panel(f, piece, c, ldc, col, gated, f->act);
     }
 }
 
@@ -164,20 +185,6 @@ static void piece_up(const struct ffn *f, const struct piece *piece, const struc
     activate(f, piece, c, ldc);
 }
 
-static void store_down(const struct ffn *f, const struct piece *piece, const float *c, size_t ldc)
-{
-    int col = piece->p0 * PANEL, n_all = min_int(piece->n_panel * PANEL, f->d_model - col);
-    store_rows(&(struct columns){.y = f->y,
-                                 .dtype = f->y_dtype,
-                                 .ld = f->ldy,
-                                 .bias = piece->w->down_bias,
-                                 .row = piece->begin,
-                                 .n_row = piece->end - piece->begin,
-                                 .col = col,
-                                 .n = n_all},
-               c, ldc);
-}
-
 static struct gemm_rows rows_down(const struct ffn *f, const struct piece *piece)
 {
     return (struct gemm_rows){.x = hidden_at(f, piece->w, piece->begin),
@@ -195,8 +202,18 @@ static void piece_down(const struct ffn *f, const struct piece *piece, const str
     for (int j = 0; j < piece->n_panel; j++)
         panel[j] = panel_at(down, piece->p0 + j);
     size_t ldc = (size_t)piece->n_panel * PANEL;
+    int col = piece->p0 * PANEL;
+    struct columns to = {.y = f->y,
+                         .dtype = f->y_dtype,
+                         .ld = f->ldy,
+                         .bias = piece->w->down_bias,
+                         .row = piece->begin,
+                         .n_row = piece->end - piece->begin,
+                         .col = col,
+                         .n = min_int(piece->n_panel * PANEL, f->d_model - col)};
+    columns_fetch(&to);
     gemm(rows, down, panel, piece->n_panel, c, ldc);
-    store_down(f, piece, c, ldc);
+    store_rows(&to, c, ldc);
 }
 
 /* Rows are arranged once, and meet all panels of the unit. */

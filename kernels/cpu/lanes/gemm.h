@@ -377,11 +377,21 @@ INLINE vec bias_at(const float *bias, int col, int n)
     return n == PANEL ? v_load(bias + col) : v_load_n(bias + col, n);
 }
 
+/* PANEL values, none of them denormal, as bf16. */
+INLINE void store_panel_bf16(uint16_t *p, vec v)
+{
+#if defined(__AVX512BF16__)
+    _mm256_storeu_si256((__m256i *)(void *)p, (__m256i)_mm512_cvtneps_pbh(v));
+#else
+    v_store_bf16(p, v);
+#endif
+}
+
 /* n <= PANEL columns of one row to y + col, in y's dtype, and nothing beside them. */
 INLINE void store_columns(void *y, enum dtype dtype, size_t col, vec v, int n)
 {
     if (dtype == DTYPE_BF16 && n == PANEL) {
-        v_store_bf16((uint16_t *)y + col, v);
+        store_panel_bf16((uint16_t *)y + col, v);
     } else if (dtype == DTYPE_BF16) {
         uint16_t h[PANEL];
         v_store_bf16(h, v);
@@ -401,6 +411,19 @@ struct columns {
     const float *bias; /* of all columns, or NULL */
     int row, n_row, col, n;
 };
+
+/* columns_fetch: these lines are wanted soon. Each row's lie in another page, so no hardware
+ * guesses them, and a store that misses waits for all of memory; asked for before the product, they
+ * are in the second-level cache after it. */
+INLINE void columns_fetch(const struct columns *to)
+{
+    size_t bytes = dtype_bytes(to->dtype), n = (size_t)to->n * bytes;
+    const unsigned char *y = to->y;
+    y += ((size_t)to->row * to->ld + (size_t)to->col) * bytes;
+    for (int r = 0; to->n_row >= PANEL && r < to->n_row; r++, y += to->ld * bytes)
+        for (size_t at = 0; at < n; at += 64)
+            __builtin_prefetch(y + at, 0, 2);
+}
 
 /* store_rows: c [n_row, ldc] to them, each plus its bias; a row's columns at once, as they are
  * whole lines and the next row is far away. */

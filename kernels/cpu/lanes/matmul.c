@@ -55,7 +55,6 @@ static void unit_run(const struct matmul *m, const struct cut *cut, int unit)
             for (int j = 0; j < n_panel; j++)
                 panel[j] = panel_at(m->w, p0 + j);
             size_t ldc = (size_t)n_panel * PANEL;
-            gemm(&rows, m->w, panel, n_panel, c, ldc);
             struct columns to = {.y = m->y,
                                  .dtype = m->y_dtype,
                                  .ld = m->ldy,
@@ -64,6 +63,8 @@ static void unit_run(const struct matmul *m, const struct cut *cut, int unit)
                                  .n_row = rows.n,
                                  .col = p0 * PANEL,
                                  .n = min_int(n_panel * PANEL, m->w->n - p0 * PANEL)};
+            columns_fetch(&to);
+            gemm(&rows, m->w, panel, n_panel, c, ldc);
             store_rows(&to, c, ldc);
         }
     }
