@@ -170,10 +170,9 @@ static void qk_norm_heads(const struct forward *f, float *x, int n_head, const f
     }
 }
 
-static void qk_rows(void *arg, int begin, int end, int thread)
+/* Queries and keys of some rows: their norms and their rotation. */
+static void qk_rows(const struct row_job *j, int begin, int end)
 {
-    (void)thread;
-    struct row_job *j = arg;
     const struct model_desc *d = j->f->desc;
     size_t width = (size_t)((d->n_head + 2 * d->n_kv_head) * d->d_head);
     size_t half = (size_t)(d->rope.d_rot / 2);
@@ -208,7 +207,8 @@ static int kv_units(const struct micro *m)
     return n;
 }
 
-/* Units [begin, end): the pieces of all spans, in order. */
+/* Units [begin, end): the pieces of all spans, in order; each from the products of its rows to the
+ * cache, while it is at hand. */
 static void kv_rows(void *arg, int begin, int end, int thread)
 {
     (void)thread;
@@ -224,6 +224,7 @@ static void kv_rows(void *arg, int begin, int end, int thread)
             piece.begin += i * KV_ROWS;
             piece.pos += i * KV_ROWS;
             piece.end = span->end - piece.begin < KV_ROWS ? span->end : piece.begin + KV_ROWS;
+            qk_rows(j, piece.begin, piece.end);
             const float *k =
                 j->m->qkv + (size_t)piece.begin * width + (size_t)(d->n_head * d->d_head);
             const float *v = k + (size_t)(d->n_kv_head * d->d_head);
@@ -339,7 +340,6 @@ int forward_attention(const struct forward *f, struct micro *m, int layer, struc
     run_rows(f, m, w, layer, attn_norm_rows);
     project_into(f, m, m->a, ints_for(f, m, &w->qkv), m->ld_a, &w->qkv, w->qkv_bias,
                  m->qkv + (ld_qkv - (size_t)w->qkv.n), ld_qkv);
-    run_rows(f, m, w, layer, qk_rows);
     struct row_job job = {f, m, w, layer};
     team_run(f->team, kv_rows, &job, kv_units(m), 1);
     int rc = attend(f, m, w, layer, err);
@@ -499,6 +499,15 @@ void forward_shared(const struct forward *f, struct micro *m, int layer)
     }
 }
 
+/* A row from the experts lies in a page that nobody has looked at lately: asked for while the one
+ * before it is added, it is there in time. */
+static void fetch_row(const void *row, size_t bytes)
+{
+    for (size_t at = 0; row != NULL && at < bytes; at += 64) {
+        __builtin_prefetch((const char *)row + at, 0, 2);
+    }
+}
+
 static void combine_rows(void *arg, int begin, int end, int thread)
 {
     (void)thread;
@@ -506,10 +515,12 @@ static void combine_rows(void *arg, int begin, int end, int thread)
     const struct kernels *k = j->f->k;
     struct micro *m = j->m;
     size_t d = (size_t)j->f->desc->d_model, top_k = (size_t)j->f->desc->top_k;
+    size_t n_slot = (size_t)end * top_k, bytes = d * dtype_bytes(j->f->dtype);
     for (int r = begin; r < end; r++) {
         float *sum = m->proj + (size_t)r * d;
         memset(sum, 0, d * sizeof *sum);
         for (size_t s = (size_t)r * top_k; s < ((size_t)r + 1) * top_k; s++) {
+            fetch_row(s + 1 < n_slot ? m->slot_row[s + 1] : NULL, bytes);
             if (m->slot_row[s] != NULL) {
                 k->axpy(sum, m->slot_weight[s], m->slot_row[s], j->f->dtype, d);
             }
