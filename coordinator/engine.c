@@ -16,8 +16,6 @@
  * Results do not depend on anything else about the interleaving. */
 #include "coordinator/engine_state.h"
 
-#include "base/pages.h"
-
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,7 +28,8 @@
 
 static void config_defaults(struct engine_config *c)
 {
-    c->rows_max = c->rows_max > 0 ? c->rows_max : 512;
+    c->rows_shared = c->rows_max > 0 ? 0 : ENGINE_ROWS_SHARED;
+    c->rows_max = c->rows_max > 0 ? c->rows_max : ENGINE_ROWS;
     c->rows_max = c->rows_max < LIMIT_ROWS ? c->rows_max : LIMIT_ROWS;
     c->prefill_chunk = c->prefill_chunk > 0 ? c->prefill_chunk : c->rows_max;
     c->seqs_max = c->seqs_max > 0 ? c->seqs_max : 64;
@@ -91,7 +90,8 @@ int engine_create(const struct engine_config *config, struct engine **out, struc
     e->forward = (struct forward){d,       c->weights, c->kernels, dtype,
                                   c->team, &e->kv,     c->trace,   c->experiment};
     e->next_id = 1;
-    struct sched_config sc = {c->rows_max, c->prefill_chunk, c->seqs_max, c->waiting_max};
+    struct sched_config sc = {c->rows_max, c->prefill_chunk, c->seqs_max, c->waiting_max,
+                              c->rows_shared};
     enum dtype kept = c->kv_dtype != DTYPE_NONE ? c->kv_dtype : dtype;
     int rc = kv_init(&e->kv, d, kept, kv_pages_for(c->kv_tokens), err);
     /* A trace and a recording are of every position; what an experiment does to a row may depend on
@@ -113,7 +113,7 @@ int engine_create(const struct engine_config *config, struct engine **out, struc
         rc = micro_create(&e->forward, c->rows_max, &e->micro[i], err);
     }
     if (rc == 0) { /* the other one is seldom used */
-        pages_touch(e->micro[0]->memory, e->micro[0]->memory_bytes);
+        micro_touch(&e->forward, e->micro[0], ENGINE_ROWS_SHARED);
     }
     e->pingpong[0].crowded = e->pingpong[1].crowded = c->crowded;
     if (rc == 0) {

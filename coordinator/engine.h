@@ -11,6 +11,11 @@
 #include "coordinator/seq.h"
 #include "coordinator/trace.h"
 
+/* Every step with many rows reads all experts' weights, so a prompt is computed in few; where
+ * somebody waits for the next token it may not wait that long. */
+#define ENGINE_ROWS        2048
+#define ENGINE_ROWS_SHARED 512
+
 struct engine_config {
     const struct model *model;
     const struct dense_weights *weights;
@@ -24,7 +29,8 @@ struct engine_config {
     struct experiment *experiment; /* NULL: the model's own gate */
     enum dtype kv_dtype;           /* of the KV cache; DTYPE_NONE: the precision's */
     int kv_tokens;                 /* positions the KV cache holds; 0: 4 x 4096 */
-    int rows_max;                  /* rows a step; 0: 512 */
+    int rows_max;                  /* rows a step; 0: ENGINE_ROWS, shared ones fewer */
+    int rows_shared;               /* the engine's: of a step in which somebody decodes */
     int prefill_chunk;             /* rows of one prompt a step; 0: rows_max */
     int seqs_max;                  /* 0: 64 */
     int waiting_max;               /* 0: 1024 */

@@ -64,6 +64,8 @@ struct micro {
 
 /* micro_create: ERR_NOMEM with the size in words. */
 int micro_create(const struct forward *f, int n_row_max, struct micro **out, struct err *err);
+/* micro_touch: the memory of the first n_row rows is there when this returns. */
+void micro_touch(const struct forward *f, struct micro *m, int n_row);
 void micro_destroy(struct micro *m);
 /* micro_fill takes rows [begin, end) of the step's spans: tokens, positions, rotation angles. */
 void micro_fill(const struct forward *f, struct micro *m, const struct sched_span *span, int n_span,

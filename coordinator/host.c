@@ -80,7 +80,7 @@ static int start_engine(struct host *h, const struct host_options *o, int kv_tok
     if (o->trace_hash != NULL && (h->trace.out = fopen(o->trace_hash, "w")) == NULL) {
         return err_sys(err, ERR_IO, "cannot write %s", o->trace_hash);
     }
-    int rows_max = o->rows_max > 0 ? (int)o->rows_max : 512;
+    int rows_max = o->rows_max > 0 ? (int)o->rows_max : ENGINE_ROWS;
     int rc = o->record == NULL
                  ? 0
                  : record_start(o->record, &h->model->desc, rows_max, &clock_real, &h->record, err);

@@ -3,6 +3,7 @@
 #include "coordinator/forward.h"
 
 #include "base/arena.h"
+#include "base/pages.h"
 #include "base/team.h"
 #include "coordinator/seq.h"
 #include <stdlib.h>
@@ -93,6 +94,16 @@ int micro_create(const struct forward *f, int n_row_max, struct micro **out, str
     }
     *out = m;
     return 0;
+}
+
+void micro_touch(const struct forward *f, struct micro *m, int n_row)
+{
+    struct piece piece[32];
+    int n = micro_pieces(f, m, piece);
+    size_t rows = (size_t)m->n_row_max, some = n_row < m->n_row_max ? (size_t)n_row : rows;
+    for (int i = 0; i < n; i++) {
+        pages_touch(*piece[i].at, piece[i].n * piece[i].each / rows * some);
+    }
 }
 
 void micro_destroy(struct micro *m)

@@ -140,8 +140,25 @@ static void limit_draft(struct sched *s, struct seq *seq)
     }
 }
 
+static int decodes(const struct seq *seq)
+{
+    return !seq->held && seq->n_token - seq->n_done == 1;
+}
+
+/* Rows of the next step: fewer where somebody waits for its next token. */
+static int rows_now(const struct sched *s)
+{
+    int shared = s->config.rows_shared, n = s->config.rows_max;
+    for (int i = 0; shared > 0 && shared < n && i < s->n_running; i++) {
+        if (decodes(s->running[i])) {
+            return shared;
+        }
+    }
+    return n;
+}
+
 /* Everybody, the oldest first, gets the pages of the rows that this step may compute. */
-static void find_pages(struct sched *s)
+static void find_pages(struct sched *s, int most)
 {
     for (int i = 0; i < s->n_running; i++) {
         struct seq *seq = s->running[i];
@@ -151,7 +168,7 @@ static void find_pages(struct sched *s)
         adopt(s, seq);
         int rows = seq->n_token - seq->n_done;
         rows = rows < s->config.prefill_chunk ? rows : s->config.prefill_chunk;
-        rows = rows < s->config.rows_max ? rows : s->config.rows_max;
+        rows = rows < most ? rows : most;
         int n_page = kv_pages_for(seq->n_done + rows);
         while (i < s->n_running && seq_pages_grow(s->kv, seq, n_page) != 0) {
             preempt(s);
@@ -193,20 +210,20 @@ int sched_plan(struct sched *s, int *n_row)
         seq_pages_share(s->kv, s->running[i]);
     }
     admit(s);
-    find_pages(s);
-    int n_span = 0;
+    int n_span = 0, most = rows_now(s); /* who gives way below does not make it more */
+    find_pages(s, most);
     *n_row = 0;
-    for (int i = 0; i < s->n_running && *n_row < s->config.rows_max; i++) {
+    for (int i = 0; i < s->n_running && *n_row < most; i++) {
         struct seq *seq = s->running[i];
-        if (!seq->held && seq->n_token - seq->n_done == 1) {
-            int room = s->config.rows_max - *n_row - 1;
+        if (decodes(seq)) {
+            int room = most - *n_row - 1;
             int draft = seq->n_draft < room ? seq->n_draft : room;
             add_span(s, &n_span, n_row, seq, 1 + draft, draft);
         }
     }
-    for (int i = 0; i < s->n_running && *n_row < s->config.rows_max; i++) {
+    for (int i = 0; i < s->n_running && *n_row < most; i++) {
         struct seq *seq = s->running[i];
-        int left = seq->n_token - seq->n_done, room = s->config.rows_max - *n_row;
+        int left = seq->n_token - seq->n_done, room = most - *n_row;
         if (!seq->held && left > 1 && !under_way(s, n_span, seq)) {
             int rows = left < s->config.prefill_chunk ? left : s->config.prefill_chunk;
             add_span(s, &n_span, n_row, seq, rows < room ? rows : room, 0);

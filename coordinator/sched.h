@@ -22,6 +22,7 @@ struct sched_config {
     int prefill_chunk; /* rows of one prompt a step */
     int seqs_max;      /* sequences running at once */
     int waiting_max;   /* sequences queued */
+    int rows_shared;   /* rows of a step in which somebody decodes; 0: rows_max */
 };
 
 /* Rows [begin, end) of the step belong to seq, the first at position pos; the last n_draft of them

@@ -35,7 +35,7 @@ int coord_create(struct sim *sim, struct coord *c, int id)
     if (task_create(&c->task, host, s->threads, coord_done, c) || porter_create(&c->porter, host) ||
         desk_create(&c->front, host, c))
         return err_set(err, ERR_NOMEM, "no memory for coordinator %d", id);
-    struct sched_config sc = {s->rows_max, s->prefill_chunk, s->seqs_max, s->waiting_max};
+    struct sched_config sc = {s->rows_max, s->prefill_chunk, s->seqs_max, s->waiting_max, 0};
     return sched_init(&c->sched, &sc, &c->kv, err);
 }
 

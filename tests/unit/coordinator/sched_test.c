@@ -62,7 +62,7 @@ static void a_prompt_is_cut_into_chunks_and_the_batch_is_filled(void **state)
 {
     (void)state;
     struct fixture x;
-    setup(&x, 64, (struct sched_config){16, 10, 8, 8});
+    setup(&x, 64, (struct sched_config){16, 10, 8, 8, 0});
     assert_int_equal(add(&x, 1, 25, 4, NULL), 0);
     assert_int_equal(add(&x, 2, 9, 4, NULL), 0);
     int rows;
@@ -83,7 +83,7 @@ static void a_sequence_that_decodes_goes_before_prompts(void **state)
 {
     (void)state;
     struct fixture x;
-    setup(&x, 64, (struct sched_config){8, 8, 8, 8});
+    setup(&x, 64, (struct sched_config){8, 8, 8, 8, 0});
     assert_int_equal(add(&x, 1, 30, 4, NULL), 0);
     assert_int_equal(add(&x, 2, 1, 4, NULL), 0);
     int rows;
@@ -91,6 +91,22 @@ static void a_sequence_that_decodes_goes_before_prompts(void **state)
     assert_int_equal(x.sched.span[0].seq->id, 2);
     assert_int_equal(x.sched.span[1].seq->id, 1);
     assert_int_equal(rows, 8);
+    teardown(&x);
+}
+
+static void a_step_that_somebody_waits_for_is_shorter(void **state)
+{
+    (void)state;
+    struct fixture x;
+    setup(&x, 64, (struct sched_config){40, 40, 8, 8, 12});
+    int rows;
+    assert_int_equal(add(&x, 1, 100, 4, NULL), 0);
+    assert_int_equal(sched_plan(&x.sched, &rows), 1);
+    assert_int_equal(rows, 40);
+    assert_int_equal(add(&x, 2, 1, 4, NULL), 0);
+    assert_int_equal(sched_plan(&x.sched, &rows), 2);
+    assert_int_equal(x.sched.span[0].seq->id, 2);
+    assert_int_equal(rows, 12);
     teardown(&x);
 }
 
@@ -105,7 +121,7 @@ static void a_sequence_waits_for_the_pages_it_needs_soon(void **state)
     (void)state;
     struct fixture x;
     struct err err = {0};
-    setup(&x, 5, (struct sched_config){512, 512, 8, 3});
+    setup(&x, 5, (struct sched_config){512, 512, 8, 3, 0});
     /* Two pages for what it has and one more; it may need five one day. */
     assert_int_equal(add(&x, 1, 100, 200, NULL), 0);
     assert_int_equal(add(&x, 2, 70, 28, NULL), 0); /* two pages are all it will ever need */
@@ -145,7 +161,7 @@ static void the_youngest_gives_way_and_is_the_first_to_come_back(void **state)
 {
     (void)state;
     struct fixture x;
-    setup(&x, 5, (struct sched_config){512, 512, 8, 8});
+    setup(&x, 5, (struct sched_config){512, 512, 8, 8, 0});
     assert_int_equal(add(&x, 1, 60, 200, NULL), 0);
     assert_int_equal(add(&x, 2, 60, 200, NULL), 0);
     assert_int_equal(add(&x, 3, 60, 200, NULL), 0);
@@ -179,7 +195,7 @@ static void what_was_computed_is_not_computed_again(void **state)
     (void)state;
     struct fixture x;
     int rows;
-    setup_shared(&x, 16, (struct sched_config){512, 512, 8, 8});
+    setup_shared(&x, 16, (struct sched_config){512, 512, 8, 8, 0});
     assert_int_equal(add(&x, 1, 200, 1, NULL), 0);
     assert_int_equal(add(&x, 2, 200, 1, NULL), 0);
     /* The second one waits for what the first one is computing. */
@@ -353,7 +369,7 @@ static uint64_t live(int n_page, int shared)
     static struct lives l;
     memset(&l, 0, sizeof l);
     l.n_page = n_page;
-    (shared ? setup_shared : setup)(&l.x, n_page, (struct sched_config){64, 48, 12, 100});
+    (shared ? setup_shared : setup)(&l.x, n_page, (struct sched_config){64, 48, 12, 100, 0});
     for (uint64_t id = 1; id <= N_LIFE; id++) {
         add_random(&l, id, n_page < 5 ? n_page * KV_PAGE - 1 : 300);
         for (int i = 0; i < 12; i++) {
@@ -390,6 +406,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_prompt_is_cut_into_chunks_and_the_batch_is_filled),
         cmocka_unit_test(a_sequence_that_decodes_goes_before_prompts),
+        cmocka_unit_test(a_step_that_somebody_waits_for_is_shorter),
         cmocka_unit_test(a_sequence_waits_for_the_pages_it_needs_soon),
         cmocka_unit_test(the_youngest_gives_way_and_is_the_first_to_come_back),
         cmocka_unit_test(what_was_computed_is_not_computed_again),
