@@ -85,6 +85,11 @@ INLINE vec v_load_bf16(const uint16_t *p)
     __m256i h = _mm256_loadu_si256((const __m256i *)(const void *)p);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
 }
+/* Integers to f32, exact below 2^24. */
+INLINE vec v_load_int(const int32_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_loadu_si512(p));
+}
 /* 32 bf16 as 16 pairs: the even and the odd elements, widened. */
 INLINE void v_load_pairs(const uint16_t *p, vec *even, vec *odd)
 {
@@ -199,6 +204,12 @@ INLINE __m256 v_widen8(const uint16_t *p)
 INLINE vec v_load_bf16(const uint16_t *p)
 {
     return v_make(v_widen8(p), v_widen8(p + 8));
+}
+INLINE vec v_load_int(const int32_t *p)
+{
+    const __m256i *q = (const __m256i *)(const void *)p;
+    return v_make(_mm256_cvtepi32_ps(_mm256_loadu_si256(q)),
+                  _mm256_cvtepi32_ps(_mm256_loadu_si256(q + 1)));
 }
 INLINE void v_load_pairs(const uint16_t *p, vec *even, vec *odd)
 {
@@ -323,6 +334,12 @@ INLINE vec v_load_bf16(const uint16_t *p)
     vec_halves h;
     memcpy(&h, p, sizeof h);
     return (vec)(__builtin_convertvector(h, vec_bits) << 16);
+}
+INLINE vec v_load_int(const int32_t *p)
+{
+    vec_ints i;
+    memcpy(&i, p, sizeof i);
+    return __builtin_convertvector(i, vec);
 }
 INLINE void v_load_pairs(const uint16_t *p, vec *even, vec *odd)
 {

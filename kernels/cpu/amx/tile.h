@@ -2,8 +2,7 @@
  * with them. Assembly of our own rather than the intrinsics: gcc 12's _tile_loadd has no memory
  * clobber and its _tile_loadconfig declares 8 of the 64 bytes it reads, so stores that fill an
  * operand could be moved or dropped. The configuration is constant, one a thread, loaded by
- * tile_open; tile_open_half loads another for products of bytes half as deep: registers 4 and 5 are
- * then 16 rows of 32 bytes, 6 and 7 are 8 rows of 64.
+ * tile_open.
  *
  * With TILES_SIMULATED the registers are a struct and the products are the loops of the Intel SDM
  * (vol. 2, "TDPBF16PS", "TDPBSSD"), so that everything around the tiles is tested on any machine.
@@ -42,21 +41,9 @@ static const struct tile_config tile_config_full = {
     .rows = {TILE_DIM, TILE_DIM, TILE_DIM, TILE_DIM, TILE_DIM, TILE_DIM, TILE_DIM, TILE_DIM},
 };
 
-static const struct tile_config tile_config_half = {
-    .palette = 1,
-    .row_bytes = {TILE_BYTES, TILE_BYTES, TILE_BYTES, TILE_BYTES, TILE_BYTES / 2, TILE_BYTES / 2,
-                  TILE_BYTES, TILE_BYTES},
-    .rows = {TILE_DIM, TILE_DIM, TILE_DIM, TILE_DIM, TILE_DIM, TILE_DIM, TILE_DIM / 2,
-             TILE_DIM / 2},
-};
-
 INLINE void tile_open(void)
 {
     __asm__ volatile("ldtilecfg %0" : : "m"(tile_config_full) : "memory");
-}
-INLINE void tile_open_half(void)
-{
-    __asm__ volatile("ldtilecfg %0" : : "m"(tile_config_half) : "memory");
 }
 INLINE void tile_close(void)
 {
@@ -69,9 +56,6 @@ INLINE void tile_close(void)
                      :                                                                             \
                      : "r"(from), "r"((size_t)(stride))                                            \
                      : "memory")
-/* Of 4 and 5, and of 6 and 7, after tile_open_half. */
-#define tile_load_half_rows(t, from, stride)  tile_load(t, from, stride)
-#define tile_load_half_depth(t, from, stride) tile_load(t, from, stride)
 #define tile_store(t, to, stride)                                                                  \
     __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)"                                           \
                      :                                                                             \
@@ -93,14 +77,11 @@ struct tile {
 };
 
 INLINE void tile_open(void) {}
-INLINE void tile_open_half(void) {}
 INLINE void tile_close(void) {}
-TILE_CODE void tile_sim_load(struct tile *t, const void *from, size_t stride, size_t n_row,
-                             size_t bytes)
+TILE_CODE void tile_sim_load(struct tile *t, const void *from, size_t stride)
 {
-    memset(t, 0, sizeof *t);
-    for (size_t r = 0; r < n_row; r++)
-        memcpy(t->row[r], (const unsigned char *)from + r * stride, bytes);
+    for (size_t r = 0; r < TILE_DIM; r++)
+        memcpy(t->row[r], (const unsigned char *)from + r * stride, TILE_BYTES);
 }
 TILE_CODE void tile_sim_store(const struct tile *t, void *to, size_t stride)
 {
@@ -137,16 +118,11 @@ TILE_CODE void tile_sim_dp_i8(struct tile *c, const struct tile *a, const struct
         memcpy(c->row[m], sum, sizeof sum);
     }
 }
-#define TILE_REGISTERS struct tile tile_registers[8]
-#define tile_zero(t)   memset(&tile_registers[t], 0, sizeof tile_registers[t])
-#define tile_load(t, from, stride)                                                                 \
-    tile_sim_load(&tile_registers[t], from, stride, TILE_DIM, TILE_BYTES)
-#define tile_load_half_rows(t, from, stride)                                                       \
-    tile_sim_load(&tile_registers[t], from, stride, TILE_DIM, TILE_BYTES / 2)
-#define tile_load_half_depth(t, from, stride)                                                      \
-    tile_sim_load(&tile_registers[t], from, stride, TILE_DIM / 2, TILE_BYTES)
-#define tile_store(t, to, stride) tile_sim_store(&tile_registers[t], to, stride)
-#define tile_dp(c, a, b)          tile_sim_dp(&tile_registers[c], &tile_registers[a], &tile_registers[b])
+#define TILE_REGISTERS             struct tile tile_registers[8]
+#define tile_zero(t)               memset(&tile_registers[t], 0, sizeof tile_registers[t])
+#define tile_load(t, from, stride) tile_sim_load(&tile_registers[t], from, stride)
+#define tile_store(t, to, stride)  tile_sim_store(&tile_registers[t], to, stride)
+#define tile_dp(c, a, b)           tile_sim_dp(&tile_registers[c], &tile_registers[a], &tile_registers[b])
 #define tile_dp_i8(c, a, b)                                                                        \
     tile_sim_dp_i8(&tile_registers[c], &tile_registers[a], &tile_registers[b])
 
