@@ -9,12 +9,11 @@ served and loaded, then simulated; neither sees the other's figures. Coordinator
 declared to share this machine's CPUs (--cores). Run it on an idle machine: the same live run is made
 --repeats times, medians are compared, and how far apart the repeats lie stands beside (spread: largest over
 smallest), since no prediction can be closer than reality is to itself. A run beside which others took more
-than --others of the CPUs' time is made again, as often as there are repeats, and told when it counts all the
-same.
+than --others of the CPUs' time is made again, twice at most, and told when it counts all the same.
 What a server decides by what it measures while it runs, the simulation cannot know: it serves with one
 micro-batch, without guessed tokens, and over the transport that was calibrated.
 
-  bench/sim_vs_live.py --sigmoe build/release/sigmoe                  # a 6-layer bench-m2, about 30 minutes
+  bench/sim_vs_live.py --sigmoe build/release/sigmoe                  # a 6-layer bench-m2, about 13 minutes
   bench/sim_vs_live.py --sigmoe build/release/sigmoe --tiny           # whether it works, a minute
 """
 import argparse
@@ -32,6 +31,7 @@ import urllib.request
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 DATA = os.path.join(os.path.dirname(ROOT), "shared", "data")
+PACES = 5  # simulations whose host pauses at other moments; as of live runs, medians count
 PLACEMENTS = ("contiguous", "round-robin", "doubled")
 FIGURES = (("tokens/s", "throughput.tokens_per_s", 0.10), ("TTFT p50", "latency_ms.ttft.p50", 0.20),
            ("TTFT p95", "latency_ms.ttft.p95", 0.20), ("total p50", "latency_ms.total.p50", 0.20),
@@ -48,7 +48,7 @@ def parse():
     p.add_argument("--placements", default=",".join(PLACEMENTS))
     p.add_argument("--loads", default="0.35,0.7", help="parts of the throughput that the simulator says is all")
     p.add_argument("--rates", help="requests a second instead of --loads")
-    p.add_argument("--seconds", type=float, default=40, help="of each load")
+    p.add_argument("--seconds", type=float, default=14, help="of each load")
     p.add_argument("--repeats", type=int, default=3, help="of each live run")
     p.add_argument("--others", type=float, default=0.03, help="part of the CPUs' time that disturbs a live run")
     p.add_argument("--parts", action="store_true", help="steps, waits and ways too, predicted beside measured")
@@ -138,11 +138,11 @@ def traffic(o, rate, seconds):
             "--seed", o.seed]
 
 
-def simulate(o, model, calibration, placement, n_worker, rate, seconds, out):
+def simulate(o, model, calibration, placement, n_worker, rate, seconds, out, pace=0):
     run(o, "loadtest", "simulate", os.path.join(model, "config.json"), "--calibration", calibration, "--workers",
         n_worker, "--cores", os.cpu_count(), "--threads", 1, "--worker-threads", 1, "--placement", placement,
         "--micro", 1,
-        "--kv-tokens", 65536, "--seqs", 64, "--trace", o.trace, *traffic(o, rate, seconds), "--json", out)
+        "--kv-tokens", 65536, "--seqs", 64, "--trace", o.trace, "--pace-seed", pace, *traffic(o, rate, seconds), "--json", out)
     with open(out, encoding="utf-8") as f:
         return json.load(f)["runs"][0]
 
@@ -245,7 +245,7 @@ def live_runs(o, cluster, url, rate, out):
     """--repeats runs of one load: each with the server's counters and with what others took of the CPUs."""
     kept = []
     pids = [p.pid for p in cluster.running] + [os.getpid()]
-    for _ in range(2 * o.repeats):
+    for _ in range(o.repeats + 2):
         before, (every, mine), spent = metrics(url), cpu_seconds(pids), cpu_by_thread(cluster.running)
         begun = time.monotonic()
         run_ = live(o, url, rate, o.seconds, out)
@@ -274,16 +274,18 @@ def one_cluster(o, model, calibration, n_expert, n_worker, placement, folder, ro
             measured.append(live_runs(o, cluster, url, rate, os.path.join(folder, f"live-{placement}-{n_worker}-{rate}.json")))
     for rate, kept in zip(rates, measured):
         real = [run_ for _, run_, _ in kept]
-        told = simulate(o, model, calibration, table, n_worker, rate, o.seconds,
-                        os.path.join(folder, f"sim-{placement}-{n_worker}-{rate}.json"))
+        told = [simulate(o, model, calibration, table, n_worker, rate, o.seconds,
+                         os.path.join(folder, f"sim-{placement}-{n_worker}-{rate}-{pace}.json"), pace)
+                for pace in range(PACES)]
         row = {"workers": n_worker, "placement": placement, "rate": rate, "others": max(k[0] for k in kept),
                "failed": sum(run["requests"]["failed"] for run in real), "figures": {}, "spread": {}}
         for name, path, _ in FIGURES:
             each = sorted(number(run, path) for run in real)
-            row["figures"][name] = [statistics.median(each), number(told, path)]
+            row["figures"][name] = [statistics.median(each), statistics.median(number(run, path) for run in told)]
             row["spread"][name] = each[-1] / each[0] - 1 if each[0] else 0
         middle = sorted((k[2] for k in kept), key=lambda p: p["step"])[len(kept) // 2]
-        row["parts"] = {name: [middle[name], x] for name, x in parts_told(told).items()}
+        told.sort(key=lambda run: run["cluster"]["step_ms"])
+        row["parts"] = {name: [middle[name], x] for name, x in parts_told(told[PACES // 2]).items()}
         rows.append(row)
         print_row(o, row)
 

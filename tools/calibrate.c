@@ -231,6 +231,8 @@ void calibrate_hardware(struct calibrate *c)
 
 /* ---- the command ---- */
 
+#define PACE_SLOW 0.7 /* worth telling */
+
 static void put(const char *what, const struct cost_curve *c)
 {
     char first[32], last[32];
@@ -241,6 +243,22 @@ static void put(const char *what, const struct cost_curve *c)
     }
     printf(" %10s at %-6.4g %10s at %-6.4g\n", human_ns(c->y[0], first, sizeof(first)), c->x[0],
            human_ns(c->y[c->n - 1], last, sizeof(last)), c->x[c->n - 1]);
+}
+
+static void put_pace(const struct cost_pace *pace)
+{
+    double sum = 0, slow = 0;
+    int n = pace->n_cpu * pace->n_bin;
+    for (int i = 0; i < n; i++) {
+        double x = (double)pace->bin[i / pace->n_bin][i % pace->n_bin];
+        sum += x;
+        slow += x < PACE_SLOW;
+    }
+    if (n > 0)
+        printf(
+            "pace of the CPUs       %9.1f %% of the usual on average; below %.0f %% in %.1f %% of "
+            "the time\n",
+            100 * sum / n, 100 * PACE_SLOW, 100 * slow / n);
 }
 
 static void summary(const struct calibrate *c, const char *path)
@@ -269,6 +287,7 @@ static void summary(const struct calibrate *c, const char *path)
         printf("memory, %3.0f threads    %10.3g GB/s (1 thread: %.3g)\n",
                m->memory.x[m->memory.n - 1], m->memory.y[m->memory.n - 1] / 1e9,
                m->memory.y[0] / 1e9);
+    put_pace(&m->pace);
     printf("written to %s\n", path);
 }
 
@@ -286,6 +305,7 @@ static int run(const struct options *o, struct calibrate *c, struct model *model
     sweep_begin(c);
     int rc = passes(c, err);
     rc = rc ? rc : calibrate_memory(c, err);
+    rc = rc ? rc : calibrate_pace(c, err);
     sweep_end(c);
     rc = rc ? rc : calibrate_wire(c, err); /* paced by the coordinator's own work */
     rc = rc ? rc : calibrate_front(c, err);

@@ -42,6 +42,7 @@ int calibrate_dense(struct calibrate *c, struct err *err);  /* the coordinator's
 int calibrate_expert(struct calibrate *c, struct err *err); /* a worker's */
 int calibrate_wire(struct calibrate *c, struct err *err);   /* gather, one_way, link, hop */
 int calibrate_memory(struct calibrate *c, struct err *err); /* what threads read together */
+int calibrate_pace(struct calibrate *c, struct err *err);   /* how evenly CPUs work */
 int calibrate_front(struct calibrate *c, struct err *err);  /* HTTP threads, if it can be served */
 /* calibrate_hardware: rates that a roofline of another shape can use, from the curves. */
 void calibrate_hardware(struct calibrate *c);

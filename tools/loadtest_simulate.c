@@ -23,9 +23,10 @@ struct simulate {
         *activations;
     const char *routes_text, *places_text, *replicas_text, *trace, *hosts_text;
     double zipf, hot_share, domain_share, capacity, link_gbps, link_us;
-    int64_t hot_experts, domains, redundant, coordinators, cores, threads, worker_threads;
+    int64_t pace_seed, hot_experts, domains, redundant, coordinators, cores, threads,
+        worker_threads;
     int64_t rows, chunk, seqs, waiting, kv_tokens, micro, split_rows, bank;
-    int no_prefix_cache;
+    int no_prefix_cache, steady;
     /* What they mean. */
     struct model_desc *desc;
     enum precision precision;
@@ -100,6 +101,7 @@ static int parse(int argc, char **argv, struct simulate *s, struct err *err)
                            .rows = 512,
                            .split_rows = 64,
                            .waiting = 1024,
+                           .pace_seed = -1,
                            .bank = -1};
     struct opt opts[TRAFFIC_OPTIONS + 40] = {
         {"workers", 'w', OPT_STR, &s->workers_text, "N[:SPEED],...",
@@ -121,6 +123,11 @@ static int parse(int argc, char **argv, struct simulate *s, struct err *err)
          "(default: a machine each)",
          0, 0},
         {"cores", 0, OPT_INT, &s->cores, "N", "short for --hosts N:all", 0, 4096},
+        {"steady", 0, OPT_FLAG, &s->steady, NULL,
+         "CPUs of hosts work as usual all the time, without the pauses\nthat were calibrated", 0,
+         0},
+        {"pace-seed", 0, OPT_INT, &s->pace_seed, "SEED",
+         "where in these pauses a run begins (--seed)", 0, 1e15},
         {"threads", 0, OPT_INT, &s->threads, "N", "of a coordinator on a host (1)", 1, 1024},
         {"worker-threads", 0, OPT_INT, &s->worker_threads, "N", "of a worker on a host (1)", 1,
          1024},
@@ -253,6 +260,8 @@ static int costs_get(struct simulate *s, struct err *err)
         int rc = cost_load(s->calibration, s->desc, s->precision, s->activations, &c, err);
         if (rc == 0)
             s->cost = c.cost;
+        if (s->steady)
+            s->cost.pace.n_cpu = 0;
         return rc;
     }
     struct hardware coordinator, worker;
@@ -381,6 +390,7 @@ static int run_one(const struct simulate *s, const struct combination *c, double
                                      : large      ? BANK_VARIANTS
                                                   : 0,
                              .seed = seed,
+                             .pace_seed = s->pace_seed >= 0 ? (uint64_t)s->pace_seed : seed,
                              .progress = 1};
     struct run_label label = {.route = c->route->name,
                               .placement = c->place->name,

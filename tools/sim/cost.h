@@ -9,6 +9,8 @@
 #include "model/desc.h"
 #include "model/weights.h"
 
+#include <stdint.h>
+
 #define COST_POINTS 24
 
 /* Piecewise linear through (x, y), x ascending. Left of the first point: its value. Right of the
@@ -33,6 +35,16 @@ struct hardware {
 /* CPU time of a thread that speaks HTTP. */
 struct front_cost {
     double request_ns, token_ns;
+};
+
+/* How evenly a host's CPUs work: what each gets done in consecutive bins of COST_PACE_NS, over what
+ * it usually does. */
+#define COST_PACE_NS   (10 * INT64_C(1000000))
+#define COST_PACE_CPUS 4
+#define COST_PACE_BINS 600
+struct cost_pace {
+    int n_cpu, n_bin; /* 0: even */
+    float bin[COST_PACE_CPUS][COST_PACE_BINS];
 };
 
 struct cost_model {
@@ -63,6 +75,7 @@ struct cost_model {
                                  the mean of both ways */
     struct cost_curve memory; /* threads that read memory -> bytes a second of all of them */
     struct front_cost server, client;
+    struct cost_pace pace;
     double link_s;     /* bytes a second through the coordinator's port */
     double wire_bytes; /* bytes of one value of a row */
     struct hardware coordinator, worker;

@@ -54,16 +54,28 @@ static json_t *shape_json(const struct model_desc *d, enum precision p)
     return shape;
 }
 
+static json_t *pace_json(const struct cost_pace *p)
+{
+    json_t *all = json_array();
+    for (int cpu = 0; cpu < p->n_cpu; cpu++) {
+        json_t *bins = json_array();
+        for (int i = 0; i < p->n_bin; i++)
+            json_array_append_new(bins, json_real(round((double)p->bin[cpu][i] * 1e3) / 1e3));
+        json_array_append_new(all, bins);
+    }
+    return all;
+}
+
 /* What sharing a host costs; files of before it was measured have none of it. */
 static json_t *sharing_json(const struct cost_model *c)
 {
     json_t *memory = json_array();
     for (int i = 0; i < c->memory.n; i++)
         json_array_append_new(memory, json_pack("[f, f]", c->memory.x[i], c->memory.y[i]));
-    return json_pack("{s:f, s:o, s:{s:f, s:f}, s:{s:f, s:f}}", "wake_ns", c->wake_ns,
-                     "memory_bytes_per_s", memory, "server_ns", "request", c->server.request_ns,
-                     "token", c->server.token_ns, "client_ns", "request", c->client.request_ns,
-                     "token", c->client.token_ns);
+    return json_pack("{s:f, s:o, s:o, s:{s:f, s:f}, s:{s:f, s:f}}", "wake_ns", c->wake_ns,
+                     "memory_bytes_per_s", memory, "pace_10_ms", pace_json(&c->pace), "server_ns",
+                     "request", c->server.request_ns, "token", c->server.token_ns, "client_ns",
+                     "request", c->client.request_ns, "token", c->client.token_ns);
 }
 
 static json_t *hardware_json(const struct hardware *h)
@@ -170,6 +182,32 @@ static int constant_read(const json_t *o, const char *path, const char *key,
     return rc ? rc : cost_curve_add(curve, 0, ns);
 }
 
+static int pace_read(const json_t *sharing, const char *path, struct cost_pace *p, struct err *err)
+{
+    const json_t *all = json_object_get(sharing, "pace_10_ms"), *bins;
+    size_t cpu;
+    int bad = all && !json_is_array(all);
+    *p = (struct cost_pace){.n_cpu = (int)json_array_size(all),
+                            .n_bin = (int)json_array_size(json_array_get(all, 0))};
+    bad = bad || p->n_cpu > COST_PACE_CPUS || p->n_bin > COST_PACE_BINS ||
+          (p->n_cpu > 0 && p->n_bin < 1);
+    json_array_foreach(all, cpu, bins)
+    {
+        bad = bad || json_array_size(bins) != (size_t)p->n_bin;
+        for (int i = 0; !bad && i < p->n_bin; i++) {
+            double x = json_number_value(json_array_get(bins, (size_t)i));
+            p->bin[cpu][i] = (float)x;
+            bad = !(x >= 0 && x < 1e3);
+        }
+    }
+    return bad ? err_set(err, ERR_MODEL,
+                         "%s: pace_10_ms must be at most %d lists of at most %d numbers, none "
+                         "negative, "
+                         "equally long",
+                         path, COST_PACE_CPUS, COST_PACE_BINS)
+               : 0;
+}
+
 static int sharing_read(const json_t *o, const char *path, struct cost_model *cost, struct err *err)
 {
     if (!o) /* a file of before it was measured */
@@ -179,6 +217,7 @@ static int sharing_read(const json_t *o, const char *path, struct cost_model *co
     rc = rc ? rc : constant_read(o, path, "take_ns", &cost->take, err);
     rc = rc ? rc : constant_read(o, path, "answer_ns", &cost->answer, err);
     rc = rc ? rc : curve_read(o, path, "memory_bytes_per_s", 0, &cost->memory, err);
+    rc = rc ? rc : pace_read(o, path, &cost->pace, err);
     rc = rc ? rc : front_read(o, path, "server_ns", &cost->server, err);
     return rc ? rc : front_read(o, path, "client_ns", &cost->client, err);
 }

@@ -2,6 +2,7 @@
 #include "tools/sim/sim_state.h"
 
 #include "base/clock.h"
+#include "base/rng.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#define STREAM_PACE UINT64_C(0x70616365)
 #define PROGRESS_NS (NS_PER_S / 4)
 
 void sim_fail(struct sim *sim, int rc)
@@ -118,7 +120,8 @@ static int hosts_create(struct sim *sim)
     if (!sim->host)
         rc = ERR_NOMEM;
     for (int i = 0; rc == 0 && i < n; i++) {
-        rc = host_create(&sim->host[i], s->cores > 0 ? s->cores : s->host_cpus[i]);
+        double begin = rng_uniform(s->pace_seed, STREAM_PACE, (uint64_t)i) * sim->cost->pace.n_bin;
+        rc = host_create(&sim->host[i], s->cores > 0 ? s->cores : s->host_cpus[i], (int64_t)begin);
         sim->n_host = i + 1;
     }
     struct host *client = s->client_host > 0 ? &sim->host[s->client_host - 1] : NULL;

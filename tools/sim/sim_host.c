@@ -21,11 +21,16 @@
 #define HALF_NS    (32 * NS_PER_MS)
 #define LAST_WEIGH 1.085
 
+#define PACE_LEAST 1e-3 /* of a CPU that is stopped, so that a task's end is a time */
+
 /* ---- life ---- */
 
-int host_create(struct host *h, int n_cpu)
+int host_create(struct host *h, int n_cpu, int64_t pace_from)
 {
-    *h = (struct host){.n_cpu = n_cpu, .waker = -1, .cpu = calloc((size_t)n_cpu, sizeof(*h->cpu))};
+    *h = (struct host){.n_cpu = n_cpu,
+                       .waker = -1,
+                       .pace_from = pace_from,
+                       .cpu = calloc((size_t)n_cpu, sizeof(*h->cpu))};
     return h->cpu ? 0 : ERR_NOMEM;
 }
 
@@ -70,9 +75,22 @@ static double memory_rate(const struct sim *sim, const struct host *h)
     return n <= 1 || all->n == 0 ? 1 : fmin(1, cost_at(all, n) / (n * cost_at(all, 1)));
 }
 
-static double task_rate(const struct task *t, double memory_rate)
+/* pace: how fast a CPU is now, over what it usually is. Time since the last change lies in
+ * one bin: its end is an event. CPUs beyond those measured repeat them, at another time. */
+static double pace(const struct sim *sim, const struct host *h, int cpu)
 {
-    return 1 / (1 - t->memory + t->memory / memory_rate);
+    const struct cost_pace *p = &sim->cost->pace;
+    if (p->n_cpu == 0)
+        return 1;
+    int64_t bin = h->updated_ns / COST_PACE_NS + h->pace_from + cpu / p->n_cpu * (p->n_bin / 3);
+    return fmax(PACE_LEAST, (double)p->bin[cpu % p->n_cpu][bin % p->n_bin]);
+}
+
+/* How fast the task of this CPU's thread gets on by it. */
+static double cpu_rate(const struct sim *sim, const struct host *h, int cpu, double memory_rate)
+{
+    double memory = h->cpu[cpu].run->task->memory;
+    return pace(sim, h, cpu) / (1 - memory + memory / memory_rate);
 }
 
 /* host_progress: what has been done since the last change. */
@@ -83,22 +101,25 @@ static void host_progress(const struct sim *sim, struct host *h)
         struct sim_cpu *c = &h->cpu[i];
         if (!c->run)
             continue;
-        c->run->task->left_ns -= passed * task_rate(c->run->task, rate);
+        c->run->task->left_ns -= passed * cpu_rate(sim, h, i, rate);
         c->run->task->spent_ns += passed;
     }
     h->updated_ns = sim->now_ns;
 }
 
-/* How many CPUs work on it: their threads share what is left. */
-static int hands(const struct host *h, const struct task *t)
+/* How fast it gets on by all CPUs that work on it: its threads share what is left. */
+static double task_rate(const struct sim *sim, const struct host *h, const struct task *t,
+                        double memory_rate)
 {
-    int n = 0;
+    double sum = 0;
     for (int i = 0; i < h->n_cpu; i++)
-        n += h->cpu[i].run && h->cpu[i].run->task == t;
-    return n;
+        if (h->cpu[i].run && h->cpu[i].run->task == t)
+            sum += cpu_rate(sim, h, i, memory_rate);
+    return sum;
 }
 
-/* The next thing that happens here: a task ends, or a tick where somebody waits. */
+/* The next thing that happens here: a task ends, a tick where somebody waits, or the end of a bin
+ * of the CPUs' pace. */
 static void host_schedule(struct sim *sim, struct host *h)
 {
     double least = INFINITY, rate = memory_rate(sim, h);
@@ -107,9 +128,11 @@ static void host_schedule(struct sim *sim, struct host *h)
         if (!c->run)
             continue;
         const struct task *t = c->run->task;
-        least = fmin(least, fmax(t->left_ns, 0) / (task_rate(t, rate) * hands(h, t)));
+        least = fmin(least, fmax(t->left_ns, 0) / task_rate(sim, h, t, rate));
         if (c->waiting)
             least = fmin(least, (double)(TICK_NS - sim->now_ns % TICK_NS));
+        if (sim->cost->pace.n_cpu > 0)
+            least = fmin(least, (double)(COST_PACE_NS - sim->now_ns % COST_PACE_NS));
     }
     h->version++;
     if (isfinite(least))

@@ -69,9 +69,10 @@ struct host {
     struct sim_thread *threads; /* all of them */
     int waker;                  /* the CPU of who wakes others now, or -1 */
     int64_t updated_ns;
+    int64_t pace_from; /* the bin of cost->pace that time begins in */
     uint64_t version;
 };
-int host_create(struct host *h, int n_cpu);
+int host_create(struct host *h, int n_cpu, int64_t pace_from);
 void host_destroy(struct host *h);
 int task_create(struct task *task, struct host *host, int n_thread, task_fn *done, void *owner);
 void task_destroy(struct task *task);

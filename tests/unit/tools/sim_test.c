@@ -496,6 +496,34 @@ static void a_slow_worker_takes_its_time(void **state)
 
 /* ---- determinism ---- */
 
+/* CPUs at half their pace take twice as long, at any time; at half of it in every second bin, as
+ * long as both together. */
+static void a_hosts_pace_is_its_cpus(void **state)
+{
+    (void)state;
+    static const int cpus = 16;
+    double took[3];
+    for (int i = 0; i < 3; i++) {
+        struct world w;
+        struct load_result r;
+        world_open(&w, 1, 2, 1, 1);
+        arrive(&w, "uniform", 1, 1, 1, 0, 1.5, 1);
+        share(&w, &cpus);
+        w.cost.client.request_ns = 300 * NS_PER_MS; /* many bins */
+        struct cost_pace *p = &w.cost.pace;
+        p->n_cpu = i > 0;
+        p->n_bin = i;
+        p->bin[0][0] = 0.5F;
+        p->bin[0][1] = 1.0F;
+        run(&w, &r);
+        took[i] = (double)(r.request[0].first_ns - r.request[0].due_ns);
+        load_result_free(&r);
+        world_close(&w);
+    }
+    assert_true(fabs(took[1] / took[0] - 2) < 1e-3);
+    assert_true(fabs(took[2] / took[0] - 4.0 / 3) < 0.05);
+}
+
 /* ---- the prefix cache ---- */
 
 #define BEGINNING (4 * KV_PAGE) /* tokens that a group's prompts have in common */
@@ -638,6 +666,7 @@ int main(void)
         cmocka_unit_test(workers_of_a_host_share_its_memory),
         cmocka_unit_test(tokens_are_not_lost_on_hosts),
         cmocka_unit_test(a_slow_worker_takes_its_time),
+        cmocka_unit_test(a_hosts_pace_is_its_cpus),
         cmocka_unit_test(what_others_computed_is_found),
         cmocka_unit_test(what_was_given_up_is_not_found),
         cmocka_unit_test(a_seed_is_one_run),
