@@ -6,32 +6,15 @@
 #include "base/arena.h"
 #include "base/err.h"
 #include "base/pages.h"
+#include "base/sanitizer.h"
 
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#if defined(__SANITIZE_ADDRESS__)
-#define ARENA_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define ARENA_ASAN 1
-#endif
-#endif
-
-#ifdef ARENA_ASAN
-#include <sanitizer/asan_interface.h>
-#define POISON(p, bytes)   __asan_poison_memory_region(p, bytes)
-#define UNPOISON(p, bytes) __asan_unpoison_memory_region(p, bytes)
-#define OWNED_SCALE        2
-#else
-#define POISON(p, bytes)   ((void)(p), (void)(bytes))
-#define UNPOISON(p, bytes) ((void)(p), (void)(bytes))
-#define OWNED_SCALE        1
-#endif
-
-#define ALIGN ((size_t)64)
+#define OWNED_SCALE (SANITIZER_ADDRESS ? 2 : 1)
+#define ALIGN       ((size_t)64)
 
 int mul_size(size_t a, size_t b, size_t *out)
 {

@@ -2,28 +2,12 @@
  * that what is left of the current block is not lost. */
 #include "model/jinja_mem.h"
 #include "base/arena.h"
+#include "base/sanitizer.h"
 
 #include <stdint.h>
 #include <stdlib.h>
 
-#if defined(__SANITIZE_ADDRESS__)
-#define JMEM_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define JMEM_ASAN 1
-#endif
-#endif
-
-#ifdef JMEM_ASAN
-#include <sanitizer/asan_interface.h>
-#define POISON(p, bytes)   __asan_poison_memory_region(p, bytes)
-#define UNPOISON(p, bytes) __asan_unpoison_memory_region(p, bytes)
-#define ZONE               ((size_t)16)
-#else
-#define POISON(p, bytes)   ((void)(p), (void)(bytes))
-#define UNPOISON(p, bytes) ((void)(p), (void)(bytes))
-#define ZONE               ((size_t)0)
-#endif
+#define ZONE (SANITIZER_ADDRESS ? (size_t)16 : (size_t)0)
 
 #define BLOCK_BYTES_MIN ((size_t)16 << 10)
 #define BLOCK_BYTES_MAX ((size_t)1 << 20)

@@ -9,7 +9,7 @@
 /* kernels_amx computes THE SUM, and uses tiles where rows are many. kernels_amx_own is for a unit
  * that rounds otherwise: tiles for every row count, so still batch-invariant, and a numerics class
  * of its own. kernels_tile_sim is kernels_amx_own with simulated tiles, which do compute THE SUM.
- */
+ * Builds for a sanitizer have no kernels_amx_own. */
 extern const struct kernels kernels_amx, kernels_amx_own, kernels_tile_sim;
 
 /* A product of tiles: c [16, 16] += a [16, 32] b, b [16 pairs][16 columns][2]. */

@@ -2,6 +2,7 @@
  */
 #include "base/arena.h"
 #include "base/err.h"
+#include "base/sanitizer.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,10 +11,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
-#endif
 
 static void arena_pieces_are_aligned_and_apart(void **state)
 {
@@ -134,7 +131,7 @@ static void checked_arithmetic_refuses_overflow_and_leaves_out(void **state)
     assert_true(out == SIZE_MAX);
 }
 
-#if defined(__SANITIZE_ADDRESS__)
+#if SANITIZER_ADDRESS
 static void arena_red_zones_are_poisoned_under_asan(void **state)
 {
     (void)state;
@@ -162,7 +159,7 @@ int main(void)
         cmocka_unit_test(arena_init_refuses_what_cannot_be_mapped),
         cmocka_unit_test(mem_map_gives_zeroed_aligned_pages),
         cmocka_unit_test(checked_arithmetic_refuses_overflow_and_leaves_out),
-#if defined(__SANITIZE_ADDRESS__)
+#if SANITIZER_ADDRESS
         cmocka_unit_test(arena_red_zones_are_poisoned_under_asan),
 #endif
     };

@@ -1,6 +1,7 @@
 /* A decoding step allocates nothing on the engine's thread: every allocation of the program goes
  * through the counters below, and the steps between warm and the end must not move the thread's.
  * With experts on a worker, what is left is the transport's: as much as is said here, no more. */
+#include "base/sanitizer.h"
 #include "coordinator/cluster.h"
 #include "coordinator/engine.h"
 
@@ -13,16 +14,7 @@
 
 #include <cmocka.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define COUNTS 0 /* the sanitizers have allocators of their own */
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define COUNTS 0
-#endif
-#endif
-#ifndef COUNTS
-#define COUNTS 1
-#endif
+#define COUNTS (!SANITIZER) /* the sanitizers have allocators of their own */
 
 static _Thread_local uint64_t n_alloc;
 

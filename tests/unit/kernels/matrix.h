@@ -6,6 +6,7 @@
 #include "guard.h"
 
 #include "base/rng.h"
+#include "base/sanitizer.h"
 #include "kernels/kernels.h"
 #include <math.h>
 #include <stdlib.h>
@@ -18,7 +19,7 @@
 
 /* Plain C is slow, and many times so under the address sanitizer, which looks for other mistakes
  * than those of digits: a seventh of the cases shows it every path. */
-#if defined(__SANITIZE_ADDRESS__)
+#if SANITIZER_ADDRESS
 #define SHARE 7
 #else
 #define SHARE 1
