@@ -135,6 +135,13 @@ static int scratch_create(const struct pack_job *job, int n_job, int n, struct s
     return 0;
 }
 
+static void source_done(const struct pack_job *job, const struct checkpoint *ck)
+{
+    checkpoint_done(ck, job->src);
+    if (job->quant.packed)
+        checkpoint_done(ck, job->quant.scale);
+}
+
 int pack_jobs_run(const struct pack_job *job, int n_job, const struct checkpoint *ck,
                   struct team *team, struct progress *progress, struct err *err)
 {
@@ -147,7 +154,7 @@ int pack_jobs_run(const struct pack_job *job, int n_job, const struct checkpoint
             checkpoint_want(ck, job[i + 1].src);
         job_run(&job[i], scratch, team);
         if (ck)
-            checkpoint_done(ck, job[i].src);
+            source_done(&job[i], ck);
         if (progress)
             progress_add(progress, job[i].src->bytes);
     }

@@ -70,6 +70,22 @@ class Process:
         with open(f"/proc/{self.pid}/status", encoding="ascii") as f:
             return int(re.search(rf"{kind}:\s+(\d+)", f.read()).group(1)) * 1024
 
+    def pss(self):
+        """Resident bytes, those it shares with n processes as an n-th each."""
+        with open(f"/proc/{self.pid}/smaps_rollup", encoding="ascii") as f:
+            return int(re.search(r"^Pss:\s+(\d+)", f.read(), re.M).group(1)) * 1024
+
+    def resident_of(self, ending):
+        """Resident bytes of mapped files whose name ends so."""
+        found, mine = 0, False
+        with open(f"/proc/{self.pid}/smaps", encoding="utf-8") as f:
+            for line in f:
+                if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+                    mine = line.rstrip().endswith(ending)
+                elif mine and line.startswith("Rss:"):
+                    found += int(line.split()[1]) * 1024
+        return found
+
     def fds(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
