@@ -2,91 +2,9 @@
  * SUM in plain C, bit for bit, whatever the group, the size, the company and the cut into units;
  * rows that are nothing, tiny or not finite; and how far it is from the product of the rows as they
  * came. */
-#include "matrix.h"
+#include "quant_product.h"
 
 #include "base/team.h"
-
-struct product {
-    enum dtype dtype;
-    int n, k, group, n_row;
-};
-
-/* The rows made integers by the caller, or NULL. */
-static void *ints_of(const struct kernels *f, const struct packed *w, const void *x, size_t ldx,
-                     int n_row)
-{
-    size_t bytes = ldx * sizeof(uint16_t);
-    unsigned char *out = f->ints ? aligned_alloc(64, bytes * (size_t)n_row) : NULL;
-    for (int r = 0; out && r < n_row; r++)
-        f->ints((const unsigned char *)x + (size_t)r * bytes, k_padded(w->k),
-                out + (size_t)r * bytes);
-    return out;
-}
-
-/* Units one by one, from the last on. Rows that the caller made integers give the same bits. */
-static void run(const struct kernels *f, const struct packed *w, const void *x, size_t ldx,
-                int n_row, float *y)
-{
-    struct matmul m = {.x = x,
-                       .ldx = ldx,
-                       .n_row = n_row,
-                       .w = w,
-                       .y = y,
-                       .y_dtype = DTYPE_F32,
-                       .ldy = (size_t)w->n};
-    for (int i = f->matmul_units(&m) - 1; i >= 0; i--)
-        f->matmul(&m, i, i + 1);
-    void *ints = ints_of(f, w, x, ldx, n_row);
-    if (!ints)
-        return;
-    size_t bytes = (size_t)n_row * (size_t)w->n * sizeof(float);
-    m.x_ints = ints;
-    m.y = malloc(bytes);
-    f->matmul(&m, 0, f->matmul_units(&m));
-    assert_memory_equal(m.y, y, bytes);
-    free(m.y);
-    free(ints);
-}
-
-static void weights_make_int(struct quant_weights *q, uint64_t stream, const struct product *p)
-{
-    weights_make_quant(q, stream, p->dtype, p->n, p->k, p->group);
-    q->w.packed.int_rows = 1;
-}
-
-static void weights_drop(struct quant_weights *q)
-{
-    free(q->scale);
-    weights_free(&q->w);
-}
-
-static void check(const struct product *p, uint64_t stream)
-{
-    const struct kernels *table[MAX_TABLE];
-    int n_table = tables_get(table);
-    struct quant_weights q;
-    struct guard gx;
-    size_t ldx = (size_t)k_padded(p->k) + 32, bytes = (size_t)(p->n_row * p->n) * sizeof(float);
-    weights_make_int(&q, stream, p);
-    const uint16_t *x = rows_make(&gx, stream + 1, DTYPE_BF16, p->n_row, p->k, ldx);
-    float *want = malloc(bytes);
-    for (int r = 0; r < p->n_row; r++)
-        for (int j = 0; j < p->n; j++)
-            want[r * p->n + j] = int_sum(x + (size_t)r * ldx, q.w.plain + (size_t)j * (size_t)p->k,
-                                         q.scale + j * q.n_group, p->k, p->group);
-    for (int t = 0; t < n_table; t++) {
-        struct guard gy;
-        float *y = guard_alloc(&gy, bytes);
-        run(table[t], &q.w.packed, x, ldx, p->n_row, y);
-        if (memcmp(y, want, bytes) != 0)
-            fail_msg("%s: n %d, k %d, %d rows, %s, groups of %d", table[t]->name, p->n, p->k,
-                     p->n_row, dtype_name(p->dtype), p->group);
-        guard_free(&gy);
-    }
-    free(want);
-    guard_free(&gx);
-    weights_drop(&q);
-}
 
 static void products_have_the_bits_of_the_integer_sum_on_every_isa(void **state)
 {
@@ -101,17 +19,14 @@ static void products_have_the_bits_of_the_integer_sum_on_every_isa(void **state)
                             .k = odd_k[pick(4, at + 1, 0, 7)],
                             .group = group[pick(4, at + 2, 0, 6)],
                             .n_row = pick(4, at + 3, 1, 70)};
-        check(&p, 21000 + (uint64_t)i * 4);
+        product_check(&p, 21000 + (uint64_t)i * 4, ROWS_INT);
     }
 }
 
 static void every_row_count_has_the_bits_of_the_integer_sum(void **state)
 {
     (void)state;
-    for (int n_row = 1; n_row <= 70; n_row += SHARE) {
-        struct product p = {n_row % 2 ? DTYPE_I8 : DTYPE_I4, 50, 200, n_row % 3 ? 32 : 128, n_row};
-        check(&p, 24000 + (uint64_t)n_row * 4);
-    }
+    every_row_count_check(24000, ROWS_INT);
 }
 
 /* More rows than a unit takes, more k than a chunk, than rows of a whole cut fit a scratch, and
@@ -124,30 +39,13 @@ static void large_products_have_the_bits_of_the_integer_sum(void **state)
         {DTYPE_I8, 18, 17000, 96, 20}, {DTYPE_I4, 17, 5000, 256, 130},
         {DTYPE_I8, 3, 280000, 160, 3}, {DTYPE_I4, 2, 270000, 32, 2}};
     for (size_t i = 0; i < sizeof p / sizeof *p; i++)
-        check(&p[i], 27000 + (uint64_t)i * 4);
+        product_check(&p[i], 27000 + (uint64_t)i * 4, ROWS_INT);
 }
 
 static void a_row_has_the_same_bits_alone_and_in_company(void **state)
 {
     (void)state;
-    enum { N = 83, K = 555, ROWS = 69, LD = 576 };
-    const struct kernels *table[MAX_TABLE];
-    int n_table = tables_get(table);
-    static float together[ROWS * N], alone[N];
-    for (int t = 0; t < 2 * n_table; t++) {
-        struct quant_weights q;
-        struct guard gx;
-        struct product p = {t % 2 ? DTYPE_I8 : DTYPE_I4, N, K, t % 2 ? 128 : 32, ROWS};
-        weights_make_int(&q, 41, &p);
-        const uint16_t *x = rows_make(&gx, 42, DTYPE_BF16, ROWS, K, LD);
-        run(table[t / 2], &q.w.packed, x, LD, ROWS, together);
-        for (int r = 0; r < ROWS; r++) {
-            run(table[t / 2], &q.w.packed, x + r * LD, LD, 1, alone);
-            assert_memory_equal(alone, together + r * N, sizeof alone);
-        }
-        guard_free(&gx);
-        weights_drop(&q);
-    }
+    company_check(41, ROWS_INT);
 }
 
 /* Rows that hold nothing, only denormals, the least and the most that counts, and what is not
@@ -165,12 +63,12 @@ static void odd_rows_are_zero_or_nan_and_never_more(void **state)
     struct product p = {DTYPE_I8, N, K, 96, ROWS};
     struct quant_weights q;
     float y[ROWS * N];
-    weights_make_int(&q, 51, &p);
+    product_weights(&q, 51, &p, ROWS_INT);
     for (int r = 0; r < ROWS; r++)
         for (int i = ROW_GROUP; i < 2 * ROW_GROUP; i++)
             x[r * LD + i] = i % 5 ? 0 : fill[r];
     for (int t = 0; t < n_table; t++) {
-        run(table[t], &q.w.packed, x, LD, ROWS, y);
+        product_run(table[t], &q.w.packed, x, LD, ROWS, y);
         for (int r = 0; r < ROWS; r++) {
             for (int j = 0; j < N; j++) {
                 float v = y[r * N + j],
@@ -179,7 +77,7 @@ static void odd_rows_are_zero_or_nan_and_never_more(void **state)
             }
         }
     }
-    weights_drop(&q);
+    quant_weights_free(&q);
 }
 
 /* Scales so large that tiles cannot fold their conversion of sums into a multiplication, and one
@@ -210,7 +108,7 @@ static void the_largest_scales_have_the_bits_of_the_integer_sum(void **state)
     struct packed p = {
         .data = data, .dtype = DTYPE_I8, .n = N, .k = K, .group = GROUP, .int_rows = 1};
     for (int t = 0; t < n_table; t++) {
-        run(table[t], &p, x, LD, ROWS, y);
+        product_run(table[t], &p, x, LD, ROWS, y);
         for (int i = 0; i < ROWS * N; i++) {
             float want = int_sum(x + (size_t)(i / N) * LD, plain + i % N * K,
                                  scale + i % N * GROUPS, K, GROUP);
@@ -234,9 +132,9 @@ static void results_are_within_half_a_step_of_the_rows_as_they_came(void **state
         struct guard gx;
         static float y[ROWS * N];
         double square = 0, error = 0;
-        weights_make_int(&q, 55 + (uint64_t)d, &p);
+        product_weights(&q, 55 + (uint64_t)d, &p, ROWS_INT);
         const uint16_t *x = rows_make(&gx, 56, DTYPE_BF16, ROWS, K, LD);
-        run(kernels_of(ISA_PORTABLE), &q.w.packed, x, LD, ROWS, y);
+        product_run(kernels_of(ISA_PORTABLE), &q.w.packed, x, LD, ROWS, y);
         for (int r = 0; r < ROWS; r++) {
             for (int j = 0; j < N; j++) {
                 double sum = 0, bound = 0, magnitude = 0;
@@ -258,63 +156,14 @@ static void results_are_within_half_a_step_of_the_rows_as_they_came(void **state
         }
         print_message("%s: relative error %.4f\n", dtype_name(p.dtype), sqrt(error / square));
         guard_free(&gx);
-        weights_drop(&q);
+        quant_weights_free(&q);
     }
 }
 
-/* The FFN is its products and act_mul, one after the other, its weights of both kinds. */
 static void ffn_has_the_bits_of_its_products(void **state)
 {
     (void)state;
-    enum { D = 160, FF = 210, ROWS = 61, LD = 160, LDH = 224 };
-    const struct kernels *table[MAX_TABLE];
-    int n_table = tables_get(table);
-    for (int t = 0; t < 2 * n_table; t++) {
-        const struct kernels *f = table[t / 2];
-        enum dtype dtype = t % 2 ? DTYPE_I8 : DTYPE_I4;
-        struct quant_weights gate, up, down;
-        struct guard gx;
-        struct product pu = {dtype, FF, D, 32, ROWS}, pd = {DTYPE_I8, D, FF, 128, ROWS};
-        weights_make_int(&gate, 61, &pu);
-        weights_make_int(&up, 62, &pu);
-        weights_make_int(&down, 63, &pd);
-        const uint16_t *x = rows_make(&gx, 64, DTYPE_BF16, ROWS, D, LD);
-        static float g[ROWS * FF], u[ROWS * FF], want[ROWS * D], y[ROWS * D];
-        static _Alignas(64) uint16_t h[ROWS * LDH], scratch[ROWS * LDH];
-        run(f, &gate.w.packed, x, LD, ROWS, g);
-        run(f, &up.w.packed, x, LD, ROWS, u);
-        memset(h, 0, sizeof h);
-        for (int r = 0; r < ROWS; r++)
-            f->act_mul(ACT_SILU, 0, 0, g + r * FF, u + r * FF, FF, h + r * LDH, DTYPE_BF16);
-        run(f, &down.w.packed, h, LDH, ROWS, want);
-        struct ffn_weights w = {.gate = gate.w.packed, .up = up.w.packed, .down = down.w.packed};
-        struct ffn_segment seg[3] = {{&w, 0, 1}, {&w, 1, 8}, {&w, 8, ROWS}};
-        struct ffn ffn = {.act = ACT_SILU,
-                          .d_model = D,
-                          .d_ff = FF,
-                          .seg = seg,
-                          .n_seg = 3,
-                          .x = x,
-                          .ldx = LD,
-                          .h = scratch,
-                          .y = y,
-                          .y_dtype = DTYPE_F32,
-                          .ldy = D};
-        for (int stage = 0; stage < 2; stage++)
-            f->ffn(&ffn, stage, 0, f->ffn_units(&ffn, stage));
-        assert_memory_equal(y, want, sizeof want);
-        void *ints = ints_of(f, &up.w.packed, x, LD, ROWS);
-        ffn.x_ints = ints;
-        memset(y, 0, sizeof y);
-        for (int stage = 0; ints && stage < 2; stage++)
-            f->ffn(&ffn, stage, 0, f->ffn_units(&ffn, stage));
-        assert_true(!ints || memcmp(y, want, sizeof want) == 0);
-        free(ints);
-        weights_drop(&gate);
-        weights_drop(&up);
-        weights_drop(&down);
-        guard_free(&gx);
-    }
+    ffn_check(160, 210, 61, ROWS_INT);
 }
 
 static int setup(void **state)

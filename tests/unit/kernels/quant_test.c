@@ -1,61 +1,11 @@
 /* quant: integer weights. Every instruction set against THE SUM with scales in plain C, bit for
  * bit; rows alone and in company; packing gives back what was packed; quantising is within its
  * bound. */
-#include "matrix.h"
+#include "quant_product.h"
 
 #include "base/team.h"
 
 #include <limits.h>
-
-struct product {
-    enum dtype dtype;
-    int n, k, group, n_row;
-};
-
-static void run(const struct kernels *f, const struct packed *w, const void *x, size_t ldx,
-                int n_row, float *y)
-{
-    struct matmul m = {.x = x,
-                       .ldx = ldx,
-                       .n_row = n_row,
-                       .w = w,
-                       .y = y,
-                       .y_dtype = DTYPE_F32,
-                       .ldy = (size_t)w->n};
-    int n = f->matmul_units(&m);
-    for (int i = n - 1; i >= 0; i--)
-        f->matmul(&m, i, i + 1);
-}
-
-static void check(const struct product *p, uint64_t stream)
-{
-    const struct kernels *table[MAX_TABLE];
-    int n_table = tables_get(table);
-    struct quant_weights q;
-    struct guard gx;
-    size_t ldx = (size_t)k_padded(p->k), bytes = (size_t)p->n_row * (size_t)p->n * sizeof(float);
-    weights_make_quant(&q, stream, p->dtype, p->n, p->k, p->group);
-    const uint16_t *x = rows_make(&gx, stream + 1, DTYPE_BF16, p->n_row, p->k, ldx);
-    float *want = malloc(bytes);
-    for (int r = 0; r < p->n_row; r++)
-        for (int j = 0; j < p->n; j++)
-            want[r * p->n + j] =
-                sum32_quant(x + (size_t)r * ldx, q.w.plain + (size_t)j * (size_t)p->k,
-                            q.scale + j * q.n_group, p->k, p->group);
-    for (int t = 0; t < n_table; t++) {
-        struct guard gy;
-        float *y = guard_alloc(&gy, bytes);
-        run(table[t], &q.w.packed, x, ldx, p->n_row, y);
-        if (strcmp(table[t]->numerics, "sum32") == 0 && memcmp(y, want, bytes) != 0)
-            fail_msg("%s: n %d, k %d, %d rows, %s, groups of %d", table[t]->name, p->n, p->k,
-                     p->n_row, dtype_name(p->dtype), p->group);
-        guard_free(&gy);
-    }
-    free(want);
-    free(q.scale);
-    guard_free(&gx);
-    weights_free(&q.w);
-}
 
 static void products_have_the_bits_of_the_sum_on_every_isa(void **state)
 {
@@ -71,17 +21,14 @@ static void products_have_the_bits_of_the_sum_on_every_isa(void **state)
                             .k = odd_k[pick(2, at + 1, 0, 7)],
                             .group = group[pick(2, at + 2, 0, 4)],
                             .n_row = pick(2, at + 3, 1, 70)};
-        check(&p, 9000 + (uint64_t)i * 4);
+        product_check(&p, 9000 + (uint64_t)i * 4, ROWS_BF16);
     }
 }
 
 static void every_row_count_has_the_bits_of_the_sum(void **state)
 {
     (void)state;
-    for (int n_row = 1; n_row <= 70; n_row += SHARE) {
-        struct product p = {n_row % 2 ? DTYPE_I8 : DTYPE_I4, 50, 200, n_row % 3 ? 32 : 128, n_row};
-        check(&p, 12000 + (uint64_t)n_row * 4);
-    }
+    every_row_count_check(12000, ROWS_BF16);
 }
 
 /* More rows than a unit takes, more k than a scratch holds. */
@@ -93,30 +40,13 @@ static void large_products_have_the_bits_of_the_sum(void **state)
                                        {DTYPE_I8, 18, 17000, 96, 20},
                                        {DTYPE_I4, 17, 5000, 256, 130}};
     for (size_t i = 0; i < sizeof p / sizeof *p; i++)
-        check(&p[i], 15000 + (uint64_t)i * 4);
+        product_check(&p[i], 15000 + (uint64_t)i * 4, ROWS_BF16);
 }
 
 static void a_row_has_the_same_bits_alone_and_in_company(void **state)
 {
     (void)state;
-    enum { N = 83, K = 555, ROWS = 69, LD = 576 };
-    const struct kernels *table[MAX_TABLE];
-    int n_table = tables_get(table);
-    static float together[ROWS * N], alone[N];
-    for (int t = 0; t < 2 * n_table; t++) {
-        struct quant_weights q;
-        struct guard gx;
-        weights_make_quant(&q, 31, t % 2 ? DTYPE_I8 : DTYPE_I4, N, K, t % 2 ? 128 : 32);
-        const uint16_t *x = rows_make(&gx, 32, DTYPE_BF16, ROWS, K, LD);
-        run(table[t / 2], &q.w.packed, x, LD, ROWS, together);
-        for (int r = 0; r < ROWS; r++) {
-            run(table[t / 2], &q.w.packed, x + r * LD, LD, 1, alone);
-            assert_memory_equal(alone, together + r * N, sizeof alone);
-        }
-        free(q.scale);
-        guard_free(&gx);
-        weights_free(&q.w);
-    }
+    company_check(31, ROWS_BF16);
 }
 
 static void unpack_row_gives_back_what_was_packed(void **state)
@@ -133,8 +63,7 @@ static void unpack_row_gives_back_what_was_packed(void **state)
             for (int j = 0; j < K; j++)
                 assert_true(row[j] == q.w.plain[r * K + j] * q.scale[r * q.n_group + j / group]);
         }
-        free(q.scale);
-        weights_free(&q.w);
+        quant_weights_free(&q);
     }
 }
 
@@ -206,54 +135,10 @@ static void packed_quant_bytes_refuses_what_cannot_be(void **state)
     assert_int_equal(packed_quant_bytes(DTYPE_I8, INT_MAX, INT_MAX, 32), 0);
 }
 
-/* The FFN of integer weights is its products and act_mul, one after the other. */
 static void ffn_has_the_bits_of_its_products(void **state)
 {
     (void)state;
-    enum { D = 96, FF = 80, ROWS = 21, LD = 96, LDH = 96 };
-    const struct kernels *table[MAX_TABLE];
-    int n_table = tables_get(table);
-    for (int t = 0; t < 2 * n_table; t++) {
-        const struct kernels *f = table[t / 2];
-        enum dtype dtype = t % 2 ? DTYPE_I8 : DTYPE_I4;
-        struct quant_weights gate, up, down;
-        struct guard gx;
-        weights_make_quant(&gate, 61, dtype, FF, D, 32);
-        weights_make_quant(&up, 62, dtype, FF, D, 32);
-        weights_make_quant(&down, 63, DTYPE_I8, D, FF, 128);
-        const uint16_t *x = rows_make(&gx, 64, DTYPE_BF16, ROWS, D, LD);
-        static float g[ROWS * FF], u[ROWS * FF], want[ROWS * D], y[ROWS * D];
-        static _Alignas(64) uint16_t h[ROWS * LDH], scratch[ROWS * LDH];
-        run(f, &gate.w.packed, x, LD, ROWS, g);
-        run(f, &up.w.packed, x, LD, ROWS, u);
-        memset(h, 0, sizeof h);
-        for (int r = 0; r < ROWS; r++)
-            f->act_mul(ACT_SILU, 0, 0, g + r * FF, u + r * FF, FF, h + r * LDH, DTYPE_BF16);
-        run(f, &down.w.packed, h, LDH, ROWS, want);
-        struct ffn_weights w = {.gate = gate.w.packed, .up = up.w.packed, .down = down.w.packed};
-        struct ffn_segment seg[2] = {{&w, 0, 5}, {&w, 5, ROWS}};
-        struct ffn ffn = {.act = ACT_SILU,
-                          .d_model = D,
-                          .d_ff = FF,
-                          .seg = seg,
-                          .n_seg = 2,
-                          .x = x,
-                          .ldx = LD,
-                          .h = scratch,
-                          .y = y,
-                          .y_dtype = DTYPE_F32,
-                          .ldy = D};
-        for (int stage = 0; stage < 2; stage++)
-            f->ffn(&ffn, stage, 0, f->ffn_units(&ffn, stage));
-        assert_memory_equal(y, want, sizeof want);
-        free(gate.scale);
-        free(up.scale);
-        free(down.scale);
-        guard_free(&gx);
-        weights_free(&gate.w);
-        weights_free(&up.w);
-        weights_free(&down.w);
-    }
+    ffn_check(96, 80, 21, ROWS_BF16);
 }
 
 static int setup(void **state)
