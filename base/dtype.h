@@ -7,7 +7,8 @@
 #include <string.h>
 
 /* DTYPE_U16, I32 and I64 are of files: nothing is computed with them. I8 and I4 are of packed
- * weights only (kernels.h): integers with a bf16 scale a group, two of I4 a byte. */
+ * weights only (kernels.h): integers with a bf16 scale a group, two of I4 a byte. FP8 is of rows
+ * that travel (below). */
 enum dtype {
     DTYPE_NONE = 0,
     DTYPE_F32 = 1,
@@ -18,10 +19,11 @@ enum dtype {
     DTYPE_I4 = 6,
     DTYPE_I32 = 7,
     DTYPE_I64 = 8,
+    DTYPE_FP8 = 9,
     DTYPE_COUNT
 };
 
-/* Of one element; 0 for I4, which has none of its own. */
+/* Of one element; 0 for I4 and FP8, which have none of their own. */
 static inline size_t dtype_bytes(enum dtype t)
 {
     if (t == DTYPE_I8 || t == DTYPE_I64)
@@ -34,8 +36,25 @@ static inline size_t dtype_bytes(enum dtype t)
 static inline const char *dtype_name(enum dtype t)
 {
     static const char *const name[DTYPE_COUNT] = {"none", "f32",  "bf16", "f16", "u16",
-                                                  "int8", "int4", "i32",  "i64"};
+                                                  "int8", "int4", "i32",  "i64", "fp8"};
     return t > DTYPE_NONE && t < DTYPE_COUNT ? name[t] : name[DTYPE_NONE];
+}
+
+/* A row in fp8: d codes (e4m3 without infinities: sign, 4 bits of exponent with bias 7, 3 of
+ * mantissa; 0x7f and 0xff are NaN), then a byte for each FP8_GROUP of them. An element is its code
+ * times 2^(byte - 135); in a group whose byte is below FP8_LEAST all are 0, in one of FP8_NAN all
+ * are NaN. So every string of bytes is a row, and each element is exact in bf16. */
+#define FP8_GROUP 128
+#define FP8_LEAST 32
+#define FP8_NAN   255
+static inline size_t fp8_row_bytes(size_t d)
+{
+    return d + (d + FP8_GROUP - 1) / FP8_GROUP;
+}
+/* wire_row_bytes: of d elements as they travel. */
+static inline size_t wire_row_bytes(enum dtype t, size_t d)
+{
+    return t == DTYPE_FP8 ? fp8_row_bytes(d) : d * dtype_bytes(t);
 }
 
 static inline float bf16_to_f32(uint16_t h)

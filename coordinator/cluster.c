@@ -263,6 +263,8 @@ static int connect_pool(struct cluster *c, const struct cluster_config *cfg, str
         .model = cfg->model,
         .precision = cfg->precision,
         .numerics = model_numerics(cfg->model, cfg->precision, cfg->kernels, c->numerics),
+        .rows = cfg->rows,
+        .k = cfg->kernels,
         .clock = cfg->clock,
         .transport = transport_zmq_interface(c->transport),
         .choice = cfg->choice,

@@ -26,6 +26,7 @@ struct cluster_config {
     int split_rows;
     int worker_threads, spin_us; /* of processes; 0 threads: one a CPU */
     const char *packed_cache;    /* as of --packed-cache, told to processes started; or NULL */
+    enum wire_rows rows;         /* what they travel as */
     int no_shm;                  /* rows to workers on this host go by ZeroMQ too */
     int no_local;                /* what no worker holds fails instead of being computed here */
     const char *workers_at;      /* "tcp://a,tcp://b": connect, start nothing; or NULL */

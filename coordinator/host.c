@@ -4,6 +4,7 @@
 #include "coordinator/experiment.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 
 static int has_file(const char *dir, const char *name)
@@ -55,6 +56,7 @@ static int start_cluster(struct host *h, const struct host_options *o, struct er
                                .split_rows = (int)o->split_rows,
                                .worker_threads = (int)o->worker_threads,
                                .spin_us = (int)o->spin_us,
+                               .rows = o->rows,
                                .no_shm = o->no_shm,
                                .no_local = o->no_local,
                                .packed_cache = o->packed_cache,
@@ -121,6 +123,18 @@ static int start_engine(struct host *h, const struct host_options *o, int kv_tok
     return engine_create(&c, &h->engine, err);
 }
 
+/* The class of the workers' arithmetic, and behind it what the rows they are sent are rounded to.
+ */
+static void numerics_of(struct host *h, const struct host_options *o)
+{
+    static const char *const rows[] = {
+        [WIRE_ROWS_OWN] = "", [WIRE_ROWS_FP8] = "+fp8", [WIRE_ROWS_FP8_BOTH] = "+fp8-both"};
+    int sparse = desc_n_sparse(&h->model->desc) > 0;
+    model_numerics(h->model, o->precision, h->kernels, h->numerics);
+    size_t n = strlen(h->numerics);
+    snprintf(h->numerics + n, sizeof h->numerics - n, "%s", sparse ? rows[o->rows] : "");
+}
+
 int host_start(struct host *h, const struct host_options *o, int kv_tokens, int waiting_max,
                struct err *err)
 {
@@ -130,7 +144,7 @@ int host_start(struct host *h, const struct host_options *o, int kv_tokens, int 
         h->team == NULL ? err_set(err, ERR_NOMEM, "cannot start %d threads", (int)o->threads) : 0;
     if (rc == 0) {
         h->model->activations = o->activations;
-        model_numerics(h->model, o->precision, h->kernels, h->numerics);
+        numerics_of(h, o);
         rc = model_packed_cache(h->model, o->packed_cache, err);
     }
     if (rc == 0) {

@@ -13,12 +13,13 @@
 struct host_options {
     const char *transport_name, *precision_name, *place_name, *workers_at, *trace_hash;
     const char *replicas_name, *record, *packed_cache, *speculate_name, *key, *route;
-    const char *kv_name, *activations_name;
+    const char *kv_name, *activations_name, *rows_name;
     int64_t workers, threads, worker_threads, spin_us, prefill_chunk, rows_max, n_micro, kv_tokens,
         seqs_max, split_rows;
     int insecure, no_prefix_cache;
     enum precision precision;
     enum activations activations;
+    enum wire_rows rows;
     enum dtype kv_dtype;
     enum cluster_transport transport;
     enum cluster_place place;
@@ -27,7 +28,7 @@ struct host_options {
     int speculate_max;
     int no_shm, no_local;
 };
-#define HOST_OPTIONS_MAX 29
+#define HOST_OPTIONS_MAX 30
 /* host_options_table sets defaults and writes the options' rows to out [HOST_OPTIONS_MAX]; returns
  * how many. host_options_check gives the names their meaning after parsing. */
 int host_options_table(struct host_options *o, struct opt *out);
@@ -45,7 +46,8 @@ struct host {
     struct record *record;
     struct experiment *experiment; /* NULL: the model's own gate */
     int64_t load_ns;
-    char numerics[NUMERICS_BYTES]; /* model_numerics, from host_start on */
+    /* From host_start on: model_numerics, and "+fp8" or "+fp8-both" for rows that travel so. */
+    char numerics[NUMERICS_BYTES];
 };
 
 /* host_open reads what is cheap: description, tensors' headers, tokenizer; a model that h has

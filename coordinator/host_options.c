@@ -10,6 +10,7 @@ int host_options_table(struct host_options *o, struct opt *out)
                                .precision_name = "bf16",
                                .activations_name = "int8",
                                .kv_name = "auto",
+                               .rows_name = "bf16",
                                .place_name = "contiguous",
                                .replicas_name = "least-outstanding",
                                .packed_cache = "off",
@@ -43,6 +44,11 @@ int host_options_table(struct host_options *o, struct opt *out)
          "how long an idle thread spins before it parks; -1: default", -1, 1000000},
         {"no-shm", 0, OPT_FLAG, &o->no_shm, NULL,
          "share no memory with workers on this host: rows go the endpoint's way", 0, 0},
+        {"wire-dtype", 0, OPT_STR, &o->rows_name, "TYPE",
+         "what hidden states travel to workers as: bf16 (default), fp8 (half the\n"
+         "bytes; logits differ by about 1 % from bf16's), fp8-both (results as well,\n"
+         "which are most of the bytes; logits differ by a third more)",
+         0, 0},
         {"no-local", 0, OPT_FLAG, &o->no_local, NULL,
          "never compute experts here that no worker holds any more: requests\n"
          "that need them fail",
@@ -121,8 +127,9 @@ int host_options_check(struct host_options *o, struct err *err)
     static const char *const transports[] = {"inproc", "ipc", "tcp"};
     static const char *const precisions[] = {"bf16", "f32"};
     static const char *const kinds[] = {"auto", "int8"};
+    static const char *const rows[] = {"bf16", "fp8", "fp8-both"};
     static const char *const places[] = {"contiguous", "colocated", "spread"};
-    int transport = 0, precision = 0, place = 0, kv = 0;
+    int transport = 0, precision = 0, place = 0, kv = 0, wire = 0;
     int rc = choose("transport", o->transport_name, transports, 3, "inproc, ipc or tcp", &transport,
                     err);
     if (rc == 0) {
@@ -139,6 +146,16 @@ int host_options_check(struct host_options *o, struct err *err)
         rc = err_set(err, ERR_USAGE,
                      "--kv int8 rounds what --precision f32 keeps exact; leave one of them out");
     }
+    if (rc == 0) {
+        rc = choose("wire-dtype", o->rows_name, rows, 3, "bf16, fp8 or fp8-both", &wire, err);
+    }
+    if (rc == 0 && wire != WIRE_ROWS_OWN && precision == 1) {
+        rc = err_set(err, ERR_USAGE,
+                     "--wire-dtype %s rounds what --precision f32 keeps exact; leave one of them "
+                     "out",
+                     o->rows_name);
+    }
+    o->rows = (enum wire_rows)wire;
     o->place = (enum cluster_place)place;
     o->transport = (enum cluster_transport)transport;
     rc = rc ? rc : activations_parse(o->activations_name, &o->activations, err);

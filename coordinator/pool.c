@@ -31,7 +31,8 @@ static void take_config(struct pool *pool, const struct pool_config *config)
                                       .d_wire = desc->d_model,
                                       .row_limit = LIMIT_ROWS,
                                       .top_k = desc->top_k,
-                                      .dtype = precision_dtype(config->precision)};
+                                      .dtype = precision_dtype(config->precision),
+                                      .fp8 = config->rows == WIRE_ROWS_FP8_BOTH};
     pool->row_bytes = (size_t)desc->d_model * dtype_bytes(pool->shape.dtype);
     pool->next_call = 1;
     call_list_init(&pool->replan);
@@ -51,6 +52,7 @@ int pool_create(const struct pool_config *config, struct pool **out, struct err 
     if (rc == 0 && !(pool->wirebufs = wirebuf_pool_create())) {
         rc = err_set(err, ERR_NOMEM, "no memory for message buffers");
     }
+    rc = rc ? rc : rows_create(pool, err);
     if (rc) {
         pool_destroy(pool);
         return rc;
@@ -92,6 +94,7 @@ void pool_destroy(struct pool *pool)
     placement_destroy(pool->everything);
     arena_fini(&pool->arena);
     wirebuf_pool_destroy(pool->wirebufs);
+    free(pool->fp8_row);
     free(pool->link);
     free(pool->load);
     free(pool->speed);

@@ -70,10 +70,17 @@ struct ev_loop *transport_zmq_loop(struct transport_zmq *t);
 void transport_zmq_bytes(const struct transport_zmq *t, uint64_t *sent, uint64_t *received);
 void transport_zmq_destroy(struct transport_zmq *t);
 
+/* What hidden states travel as: bf16 (or f32, the run's own); those that go to experts in fp8; the
+ * results too. Not only what travels is rounded so, but also what a worker that does not know fp8,
+ * or this process, computes with: results depend on this choice and on nothing else. */
+enum wire_rows { WIRE_ROWS_OWN, WIRE_ROWS_FP8, WIRE_ROWS_FP8_BOTH };
+
 struct pool_config {
     const struct model *model;
     enum precision precision;
-    const char *numerics; /* model_numerics; outlives the pool */
+    const char *numerics;    /* model_numerics; outlives the pool */
+    enum wire_rows rows;     /* fp8: in bf16 only */
+    const struct kernels *k; /* what makes fp8 of rows; NULL where none is made */
     const struct clock *clock;
     struct transport *transport;
     int64_t connect_timeout_ns; /* Hello to Welcome at start; 0: 30 s */
@@ -120,7 +127,7 @@ struct dispatch {
     struct err err;
     int64_t sent_ns, done_ns;         /* clock: dispatch begun, last row there */
     struct dispatch_time {            /* sums over this dispatch's calls */
-        int64_t serialise_ns;         /* gathering rows and building messages */
+        int64_t serialise_ns;         /* gathering rows, building messages, widening results */
         int64_t wire_ns;              /* round trip less the worker's own time */
         int64_t queue_ns, compute_ns; /* as the worker reports; of the slowest call */
         uint64_t bytes_sent, bytes_received;

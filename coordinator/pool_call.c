@@ -1,7 +1,7 @@
-/* pool_call: one request to one worker. Rows are gathered when the call is sent and not when it is
- * planned: a call may wait for a credit or be planned again, and until its dispatch is done the
- * engine's rows are there to be read. Each sending takes a fresh id, so that an answer to an
- * earlier sending can never be taken for one to this. */
+/* pool_call: one request to one worker. Rows are gathered (pool_rows.c) when the call is sent and
+ * not when it is planned: a call may wait for a credit or be planned again, and until its dispatch
+ * is done the engine's rows are there to be read. Each sending takes a fresh id, so that an answer
+ * to an earlier sending can never be taken for one to this. */
 #include "base/log.h"
 #include "coordinator/pool_state.h"
 
@@ -156,22 +156,6 @@ struct call *call_from_part(struct pool *pool, struct dispatch_state *ds,
     return c;
 }
 
-struct wirebuf *call_gather(struct pool *pool, const struct call *c)
-{
-    const struct dispatch *d = c->dispatch->d;
-    size_t bytes = pool->row_bytes, stride = d->ld_row * dtype_bytes(pool->shape.dtype);
-    struct wirebuf *b = wirebuf_get(pool->wirebufs, (size_t)c->n_row * bytes);
-    if (!b) {
-        return NULL;
-    }
-    unsigned char *to = wirebuf_data(b);
-    for (int i = 0; i < c->n_row; i++) {
-        memcpy(to + (size_t)i * bytes, (const unsigned char *)d->rows + (size_t)c->row[i] * stride,
-               bytes);
-    }
-    return b;
-}
-
 void call_request(const struct pool *pool, const struct call *c, struct msg_request *out)
 {
     *out = (struct msg_request){.call = c->id,
@@ -183,16 +167,20 @@ void call_request(const struct pool *pool, const struct call *c, struct msg_requ
                                 .n_seg = c->n_seg,
                                 .n_assign = c->n_assign,
                                 .dtype = pool->shape.dtype,
+                                .reply_dtype = pool->shape.dtype,
                                 .seg_expert = c->seg_expert,
                                 .seg_count = c->seg_count,
                                 .row_index = c->row_index};
 }
 
-static int call_build(struct pool *pool, struct call *c, int64_t now, struct err *err)
+static int call_build(struct pool *pool, const struct link *l, struct call *c, int64_t now,
+                      struct err *err)
 {
-    size_t rows_bytes = (size_t)c->n_row * pool->row_bytes,
+    enum dtype dtype = rows_dtype(pool, l);
+    size_t rows_bytes = (size_t)c->n_row * wire_row_bytes(dtype, (size_t)pool->shape.d_wire),
            index_bytes = (size_t)c->n_assign * sizeof(*c->row_index);
-    struct wirebuf *rows = call_gather(pool, c), *index = wirebuf_get(pool->wirebufs, index_bytes);
+    struct wirebuf *rows = rows_gather(pool, c, dtype),
+                   *index = wirebuf_get(pool->wirebufs, index_bytes);
     if (!rows || !index) {
         wirebuf_unref(rows);
         wirebuf_unref(index);
@@ -203,6 +191,8 @@ static int call_build(struct pool *pool, struct call *c, int64_t now, struct err
     struct msg_request m;
     c->id = pool->next_call++;
     call_request(pool, c, &m);
+    m.dtype = dtype;
+    m.reply_dtype = c->reply_dtype = rows_reply_dtype(pool, l);
     m.budget_us =
         c->deadline_ns - now > NS_PER_US ? (uint64_t)((c->deadline_ns - now) / NS_PER_US) : 1;
     m.rows = wirebuf_data(rows);
@@ -227,7 +217,7 @@ int call_send(struct pool *pool, struct link *l, struct call *c, struct err *err
         c->deadline_ns = begin + pool->config.call_timeout_ns;
     }
     if (c->frames.n == 0) {
-        int rc = call_build(pool, c, begin, err);
+        int rc = call_build(pool, l, c, begin, err);
         if (rc) {
             return rc;
         }
@@ -289,18 +279,31 @@ int call_answer(struct pool *pool, struct call *c, const struct msg_reply *m, st
                 struct err *err)
 {
     if (m->layer != c->layer || m->n_assign != c->n_assign || m->d_wire != pool->shape.d_wire ||
-        m->dtype != pool->shape.dtype) {
+        m->dtype != c->reply_dtype) {
         return err_set(err, ERR_PROTO,
                        "the reply has %d rows of layer %d, width %d, %s; asked for were %d of "
                        "layer %d, width %d, %s",
                        m->n_assign, m->layer, m->d_wire, dtype_name(m->dtype), c->n_assign,
-                       c->layer, pool->shape.d_wire, dtype_name(pool->shape.dtype));
+                       c->layer, pool->shape.d_wire, dtype_name(c->reply_dtype));
+    }
+    struct wirebuf *rows = NULL;
+    size_t bytes = (size_t)c->n_assign * pool->row_bytes;
+    if (rows_change(pool) && !(rows = wirebuf_get(pool->wirebufs, bytes))) {
+        return err_set(err, ERR_NOMEM, "no memory for %d rows of its reply", c->n_assign);
     }
     frames_close(&c->frames);
     frames_move(&c->frames, f);
     account(pool, c, m);
-    call_fill(pool, c, frames_data(&c->frames, 1), c->worker);
-    return 0;
+    if (!rows) {
+        call_fill(pool, c, frames_data(&c->frames, 1), c->worker);
+        return 0;
+    }
+    int64_t begin = pool_now(pool);
+    rows_arrived(pool, frames_data(&c->frames, 1), c->n_assign, m->dtype, wirebuf_data(rows));
+    call_fill(pool, c, wirebuf_data(rows), c->worker);
+    c->dispatch->d->time.serialise_ns += pool_now(pool) - begin;
+    frames_close(&c->frames);
+    return frames_push_buf(&c->frames, rows, bytes);
 }
 
 void call_fail(struct pool *pool, struct link *l, struct call *c, const char *why)

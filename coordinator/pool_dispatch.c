@@ -337,7 +337,8 @@ static int compute_here(struct pool *pool, struct call *c, struct err *err)
 {
     size_t bytes = (size_t)c->n_assign * pool->row_bytes;
     struct msg_request m;
-    struct wirebuf *rows = call_gather(pool, c), *out = wirebuf_get(pool->wirebufs, bytes);
+    struct wirebuf *rows = rows_gather(pool, c, pool->shape.dtype),
+                   *out = wirebuf_get(pool->wirebufs, bytes);
     int rc = 0;
     if (!rows || !out) {
         rc = err_set(err, ERR_NOMEM, "no memory to compute %d rows here", c->n_row);
@@ -348,6 +349,9 @@ static int compute_here(struct pool *pool, struct call *c, struct err *err)
     rc = pool->config.local(pool->config.local_user, &m, wirebuf_data(out), err);
     if (rc) {
         goto out;
+    }
+    if (rows_change(pool)) {
+        rows_arrived(pool, wirebuf_data(out), c->n_assign, pool->shape.dtype, wirebuf_data(out));
     }
     call_fill(pool, c, wirebuf_data(out), -1);
     rc = frames_push_buf(&c->frames, out, bytes);

@@ -324,6 +324,7 @@ void link_on_welcome(struct pool *pool, struct link *l, const struct msg_welcome
     l->credits = w->credits;
     l->row_limit = w->row_limit;
     l->threads = w->threads;
+    l->fp8 = w->fp8;
     l->state = LINK_UP;
     l->n_retry = 0;
     l->refused_ns = 0;

@@ -4,7 +4,8 @@
  *   pool_link.c      one worker's connection: Hello, Welcome, Ping, leaving and coming back
  *   pool_table.c     the placement made from what the welcomed workers hold
  *   pool_assign.c    what workers are told to hold, and which copies are planned for
- *   pool_call.c      one request: rows gathered, built, sent, answered
+ *   pool_call.c      one request: built, sent, answered
+ *   pool_rows.c      its rows and its results, as they travel
  *   pool_await.c     whose answers end a wait
  *   pool_dispatch.c  one micro-batch's layer: planned, planned again, computed here, finished
  *
@@ -41,7 +42,8 @@ struct call {
     size_t block_n;
     int64_t sent_ns, deadline_ns; /* deadline: from the first sending, kept over later ones */
     uint64_t bytes_sent;
-    struct frames frames; /* the message the transport would not take yet; later the reply */
+    enum dtype reply_dtype; /* what it was asked to answer with */
+    struct frames frames;   /* the message the transport would not take yet; later the reply */
 };
 
 struct call_list {
@@ -55,6 +57,7 @@ struct link {
     char endpoint[LIMIT_NAME_BYTES], name[LIMIT_NAME_BYTES], numerics[32];
     uint64_t incarnation, peer_epoch, ping_nonce;
     int credits, row_limit, threads, n_held;
+    int fp8;       /* it knows rows of that */
     uint8_t *held; /* bitmap [n_layer * n_expert], LSB first, as Welcome has it */
     struct call_list sent, queue;
     int64_t heard_ns;     /* last message */
@@ -94,7 +97,8 @@ struct dispatch_state {
 struct pool {
     struct pool_config config;
     struct wire_shape shape;
-    size_t row_bytes;
+    size_t row_bytes; /* of the run's dtype */
+    uint8_t *fp8_row; /* a row on its way through fp8; NULL: rows travel as they are */
     struct link **link;
     int n_link;
     int32_t *load;     /* [n_link] assignments outstanding */
@@ -194,8 +198,6 @@ struct call *call_from_part(struct pool *pool, struct dispatch_state *ds,
                             const struct plan_part *part, int begin, int end);
 void call_put(struct pool *pool, struct call *c);
 void call_destroy(struct call *c);
-/* call_gather copies the call's rows, tight, into a fresh buffer. NULL: memory. */
-struct wirebuf *call_gather(struct pool *pool, const struct call *c);
 void call_request(const struct pool *pool, const struct call *c, struct msg_request *out);
 /* call_send: 0 (sent), ERR_AGAIN, ERR_GONE as the transport, or what building it failed with. */
 int call_send(struct pool *pool, struct link *l, struct call *c, struct err *err);
@@ -207,6 +209,18 @@ void call_fill(const struct pool *pool, const struct call *c, const void *rows, 
 /* call_fail: this worker failed this call; it is planned again without it. Takes the call out of
  * the link's sent list. */
 void call_fail(struct pool *pool, struct link *l, struct call *c, const char *why);
+
+/* Rows. rows_create readies the pool for its config's choice. rows_dtype, rows_reply_dtype: what
+ * rows to this worker and back travel as. */
+int rows_create(struct pool *pool, struct err *err);
+enum dtype rows_dtype(const struct pool *pool, const struct link *l);
+enum dtype rows_reply_dtype(const struct pool *pool, const struct link *l);
+/* rows_gather copies the call's rows, tight, as `dtype` into a fresh buffer. NULL: memory. */
+struct wirebuf *rows_gather(struct pool *pool, const struct call *c, enum dtype dtype);
+/* rows_arrived: results [n, d_model] of `dtype` become those of the run in `out`, which may be
+ * where they are when they are no fp8. rows_change: whether there is anything to do. */
+void rows_arrived(struct pool *pool, const void *rows, int n, enum dtype dtype, void *out);
+int rows_change(const struct pool *pool);
 
 /* Dispatches. */
 void dispatch_replan(struct pool *pool, struct call *c);

@@ -286,6 +286,11 @@ struct kernels {
     /* act_mul: out[i] = act(gate[i]) * up[i]; gate NULL: act(up[i]). */
     void (*act_mul)(enum act act, float alpha, float limit, const float *gate, const float *up,
                     int n, void *out, enum dtype out_dtype);
+    /* A bf16 row x [d] to and from fp8 (base/dtype.h: fp8_row_bytes(d)), of any alignment. A
+     * group's scale is the smallest power of two by which its largest magnitude stays within 448
+     * when rounded; codes are rounded to nearest even. */
+    void (*fp8_encode)(const uint16_t *x, size_t d, uint8_t *row);
+    void (*fp8_decode)(const uint8_t *row, size_t d, uint16_t *x);
 };
 
 /* kernels_open picks the best instruction set of this CPU, or the one SIGMOE_ISA names (portable,

@@ -44,6 +44,7 @@ enum wire_error {
 struct wire_shape {
     int n_layer, n_expert, d_wire, row_limit, top_k;
     enum dtype dtype;
+    int fp8; /* rows may also travel as that (base/dtype.h); dtype is bf16 */
 };
 
 struct msg_hello {
@@ -63,13 +64,14 @@ struct msg_welcome {
     size_t held_bytes;
     struct shm_offer offer;
     uint64_t resident, available; /* bytes of memory it has, may take besides; 0: untold */
+    int fp8;                      /* rows may travel as that, both ways */
 };
-/* Frame 1: rows [n_row, d_wire] of dtype, unpadded, 8-byte aligned. Frame 2: int32 row index of
- * each assignment [n_assign], segment after segment, each < n_row. */
+/* Frame 1: rows [n_row, d_wire] of dtype (wire_row_bytes), unpadded, 8-byte aligned. Frame 2: int32
+ * row index of each assignment [n_assign], segment after segment, each < n_row. */
 struct msg_request {
     uint64_t call, epoch, budget_us;
     int layer, batch, n_row, d_wire, n_seg, n_assign;
-    enum dtype dtype;
+    enum dtype dtype, reply_dtype;
     const uint32_t *seg_expert, *seg_count; /* [n_seg]; experts ascending, counts > 0 */
     const void *rows;
     const int32_t *row_index;

@@ -64,6 +64,7 @@ int msg_build_welcome(struct frames *out, const struct msg_welcome *m)
     welcome.threads = (uint32_t)m->threads;
     welcome.resident = m->resident;
     welcome.available = m->available;
+    welcome.fp8 = m->fp8;
     welcome.held = (ProtobufCBinaryData){m->held_bytes, (uint8_t *)(uintptr_t)m->held};
     if (m->offer.name[0]) {
         welcome.door = (char *)(uintptr_t)m->offer.name;
@@ -86,6 +87,7 @@ int msg_build_request(struct frames *out, const struct msg_request *m, struct wi
     request.layer = (uint32_t)m->layer;
     request.batch = (uint32_t)m->batch;
     request.dtype = (uint32_t)m->dtype;
+    request.reply_dtype = m->reply_dtype == DTYPE_FP8 ? DTYPE_FP8 : 0;
     request.n_row = (uint32_t)m->n_row;
     request.d_wire = (uint32_t)m->d_wire;
     request.n_seg_expert = request.n_seg_count = (size_t)m->n_seg;

@@ -99,13 +99,13 @@ static int check_n_frame(struct parse *p, const char *message, int n)
     return 0;
 }
 
-/* check_tensor: a frame of rows x cols elements, neither shorter nor longer. */
+/* check_tensor: a frame of rows x cols elements of dtype, neither shorter nor longer. */
 static int check_tensor(struct parse *p, const char *message, int frame, const char *what, int rows,
-                        int cols, size_t element_bytes)
+                        int cols, enum dtype dtype)
 {
-    size_t elements, bytes, have = frames_size(p->f, frame);
-    if (mul_size((size_t)rows, (size_t)cols, &elements) ||
-        mul_size(elements, element_bytes, &bytes) || bytes > LIMIT_PAYLOAD_BYTES)
+    size_t bytes, have = frames_size(p->f, frame);
+    if (mul_size((size_t)rows, wire_row_bytes(dtype, (size_t)cols), &bytes) ||
+        bytes > LIMIT_PAYLOAD_BYTES)
         return bad(p, WIRE_MALFORMED, "%s: %s [%d, %d] is more than %ld bytes", message, what, rows,
                    cols, LIMIT_PAYLOAD_BYTES);
     if (have != bytes)
@@ -114,13 +114,19 @@ static int check_tensor(struct parse *p, const char *message, int frame, const c
     return 0;
 }
 
-/* check_row_type: dtype and width of rows are those that Hello agreed on. */
-static int check_row_type(struct parse *p, const char *message, uint32_t dtype, uint32_t d_wire)
+/* read_row_dtype: what Hello agreed on, or fp8 where that may be. */
+static int read_row_dtype(struct parse *p, const char *field, uint32_t dtype, enum dtype *out)
 {
-    if (dtype != (uint32_t)p->shape->dtype)
-        return bad(p, WIRE_DTYPE, "%s.dtype is %u (%s); Hello agreed on %s", message, dtype,
+    if (dtype != (uint32_t)p->shape->dtype && !(p->shape->fp8 && dtype == DTYPE_FP8))
+        return bad(p, WIRE_DTYPE, "%s is %u (%s); Hello agreed on %s", field, dtype,
                    dtype < DTYPE_COUNT ? dtype_name((enum dtype)dtype) : "unknown",
                    dtype_name(p->shape->dtype));
+    *out = (enum dtype)dtype;
+    return 0;
+}
+
+static int check_d_wire(struct parse *p, const char *message, uint32_t d_wire)
+{
     if (d_wire != (uint32_t)p->shape->d_wire)
         return bad(p, WIRE_MALFORMED, "%s.d_wire is %u; rows of this model have %d", message,
                    d_wire, p->shape->d_wire);
@@ -218,6 +224,7 @@ static int parse_welcome(struct parse *p, const Sigmoe__Welcome *in)
     m->held_bytes = in->held.len;
     m->resident = in->resident;
     m->available = in->available;
+    m->fp8 = in->fp8 != 0;
     return rc;
 }
 
@@ -271,16 +278,18 @@ static int parse_request(struct parse *p, const Sigmoe__ExpertRequest *in)
     m->budget_us = in->budget_us;
     int rc = in_range(p, "ExpertRequest.layer", in->layer, 0, s->n_layer - 1, &m->layer);
     rc = rc ? rc : in_range(p, "ExpertRequest.batch", in->batch, 0, INT32_MAX, &m->batch);
-    rc = rc ? rc : check_row_type(p, "ExpertRequest", in->dtype, in->d_wire);
-    m->dtype = s->dtype;
+    rc = rc ? rc : read_row_dtype(p, "ExpertRequest.dtype", in->dtype, &m->dtype);
+    rc = rc ? rc
+            : read_row_dtype(p, "ExpertRequest.reply_dtype",
+                             in->reply_dtype ? in->reply_dtype : (uint32_t)s->dtype,
+                             &m->reply_dtype);
+    rc = rc ? rc : check_d_wire(p, "ExpertRequest", in->d_wire);
     m->d_wire = s->d_wire;
     rc = rc ? rc : in_range(p, "ExpertRequest.n_row", in->n_row, 1, s->row_limit, &m->n_row);
     rc = rc ? rc : read_segments(p, in, m);
     rc = rc ? rc : check_n_frame(p, "ExpertRequest", 3);
-    rc = rc ? rc
-            : check_tensor(p, "ExpertRequest", 1, "rows", m->n_row, m->d_wire,
-                           dtype_bytes(m->dtype));
-    rc = rc ? rc : check_tensor(p, "ExpertRequest", 2, "row indices", m->n_assign, 1, 4);
+    rc = rc ? rc : check_tensor(p, "ExpertRequest", 1, "rows", m->n_row, m->d_wire, m->dtype);
+    rc = rc ? rc : check_tensor(p, "ExpertRequest", 2, "row indices", m->n_assign, 1, DTYPE_I32);
     if (rc)
         return rc;
     m->rows = frames_data(p->f, 1);
@@ -299,16 +308,14 @@ static int parse_reply(struct parse *p, const Sigmoe__ExpertReply *in)
     m->compute_ns = in->compute_ns;
     m->handle_ns = in->handle_ns;
     int rc = in_range(p, "ExpertReply.layer", in->layer, 0, s->n_layer - 1, &m->layer);
-    rc = rc ? rc : check_row_type(p, "ExpertReply", in->dtype, in->d_wire);
-    m->dtype = s->dtype;
+    rc = rc ? rc : read_row_dtype(p, "ExpertReply.dtype", in->dtype, &m->dtype);
+    rc = rc ? rc : check_d_wire(p, "ExpertReply", in->d_wire);
     m->d_wire = s->d_wire;
     rc = rc ? rc
             : in_range(p, "ExpertReply.n_assign", in->n_assign, 1, LIMIT_ROWS * s->top_k,
                        &m->n_assign);
     rc = rc ? rc : check_n_frame(p, "ExpertReply", 2);
-    rc = rc ? rc
-            : check_tensor(p, "ExpertReply", 1, "rows", m->n_assign, m->d_wire,
-                           dtype_bytes(m->dtype));
+    rc = rc ? rc : check_tensor(p, "ExpertReply", 1, "rows", m->n_assign, m->d_wire, m->dtype);
     if (rc)
         return rc;
     m->rows = frames_data(p->f, 1);

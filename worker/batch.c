@@ -23,18 +23,22 @@ static void job_failed(struct worker *w, struct job *job, enum wire_error code, 
 static void job_reply(struct worker *w, struct job *job, int64_t begin_ns, int64_t end_ns)
 {
     const struct msg_request *m = &job->msg.u.request;
+    if (job_rows_out(w, job)) {
+        job_failed(w, job, WIRE_INTERNAL, "no memory for the reply");
+        return;
+    }
     struct msg_reply reply = {.call = m->call,
                               .layer = m->layer,
                               .n_assign = m->n_assign,
                               .d_wire = m->d_wire,
-                              .dtype = m->dtype,
+                              .dtype = m->reply_dtype,
                               .queue_ns = (uint64_t)(begin_ns - job->arrived_ns),
                               .compute_ns = (uint64_t)(end_ns - begin_ns),
                               .handle_ns = (uint64_t)(clock_now(&clock_real) - job->arrived_ns)};
     struct frames f;
     frames_init(&f);
     msg_build_reply(&f, &reply, job->out,
-                    (size_t)m->n_assign * (size_t)m->d_wire * dtype_bytes(m->dtype));
+                    (size_t)m->n_assign * wire_row_bytes(reply.dtype, (size_t)m->d_wire));
     job->out = NULL;
     w->stats.rows += (uint64_t)m->n_row;
     w->stats.assignments += (uint64_t)m->n_assign;

@@ -29,8 +29,9 @@ static void job_release(struct job *job)
 {
     msg_free(&job->msg);
     frames_close(&job->frames);
+    wirebuf_unref(job->rows);
     wirebuf_unref(job->out);
-    job->out = NULL;
+    job->rows = job->out = NULL;
     job->peer = NULL;
 }
 

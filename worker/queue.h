@@ -15,7 +15,8 @@ struct job {
     struct frames frames;
     struct msg msg; /* points into frames */
     int64_t arrived_ns;
-    struct wirebuf *out; /* [n_assign, d_wire], while computed */
+    struct wirebuf *rows; /* what came as fp8, widened; NULL: it did not */
+    struct wirebuf *out;  /* [n_assign, d_wire], while computed */
 };
 
 struct queue;

@@ -100,7 +100,8 @@ static void answer_welcome(struct worker *w, struct peer *peer)
                             .held = w->held,
                             .held_bytes = w->held_bytes,
                             .resident = memory_resident(),
-                            .available = worker_available(w)};
+                            .available = worker_available(w),
+                            .fp8 = w->shape.fp8};
     snprintf(m.name, sizeof(m.name), "%s", w->name);
     model_numerics(w->model, w->precision, w->kernels, m.numerics);
     if (!peer->guest)
@@ -187,6 +188,10 @@ static int on_request(struct worker *w, struct peer *peer, struct job *job)
     }
     if (!check_held(w, peer, m))
         return 0;
+    if (job_rows_in(w, job)) {
+        answer_error(w, &peer->id, m->call, WIRE_INTERNAL, "no memory for the rows");
+        return 0;
+    }
     job->peer = peer;
     peer->outstanding++;
     w->stats.requests++;
@@ -366,7 +371,8 @@ static void settings_take(struct worker *w, const struct worker_config *config,
                             .d_wire = desc->d_model,
                             .row_limit = config->row_limit ? config->row_limit : ROW_LIMIT_DEFAULT,
                             .top_k = desc->top_k,
-                            .dtype = precision_dtype(config->precision)};
+                            .dtype = precision_dtype(config->precision),
+                            .fp8 = config->precision == PRECISION_BF16};
     w->precision = config->precision;
     w->fixed = config->fixed;
     w->memory_bytes = config->memory_bytes;

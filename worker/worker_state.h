@@ -1,6 +1,6 @@
 /* worker_state: what one worker is made of; private to worker.c (messages, loop, life), batch.c
- * (computing), assign.c (what it holds), fetch.c (what it gives away), near.c (shared memory) and
- * answer.c (sending). */
+ * (computing), rows.c (rows that travel as fp8), assign.c (what it holds), fetch.c (what it gives
+ * away), near.c (shared memory) and answer.c (sending). */
 #ifndef WORKER_WORKER_STATE_H
 #define WORKER_WORKER_STATE_H
 
@@ -60,6 +60,10 @@ void answer_error(struct worker *w, const struct sock_peer *to, uint64_t call, e
 uint64_t worker_available(const struct worker *w);
 /* worker_take acts on one message, however it came. It may take the frames with frames_move. */
 void worker_take(struct worker *w, const struct sock_peer *from, struct frames *f);
+/* job_rows_in makes the run's dtype of rows that came as fp8; job_rows_out makes what was asked for
+ * of the job's results. 0, or -1 without memory. */
+int job_rows_in(struct worker *w, struct job *job);
+int job_rows_out(struct worker *w, struct job *job);
 /* batch_run computes and answers what waits for the layer of the oldest request. */
 void batch_run(struct worker *w);
 /* batch_reserve: room for n items. 0 or -1. */

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """The same bits: whatever the cluster's shape, one prompt's logits are equal byte for byte.
 
-For one model and each precision (and int8 KV, of the models in INT8_KV; of a quantised model both kinds
+For one model and each precision (and int8 KV, of the models in INT8_KV; and rows that travel in fp8, of
+those in FP8; of a quantised model both kinds
 of activations instead), the baseline is the prompt alone, in one process's threads, with one worker, whole prefill and one thread. Each other run changes the options below, and may put the
 prompt into a batch of 16 others; its rows of --dump-logits, prompt and generated, must be the
 baseline's bytes. The batch's other prompts are compared too, from run to run.
@@ -41,6 +42,7 @@ TARGET_AT = 6  # the prompt's place in the batch
 SEED = 20261124
 STORIES = {"stories_mixtral": {"family": "mixtral", "n_expert": 8, "top_k": 2, "seed": 1},
            "stories_qwen2_moe": {"family": "qwen2_moe", "n_expert": 8, "top_k": 3, "seed": 2}}
+FP8 = {"olmoe": "fp8", "mixtral": "fp8-both"}
 INT8_KV = ("qwen3_moe", "mixtral_sliding")
 SYNTHETIC = ("tiny-sigma", "tiny-pangu")  # shapes of sigmoe synth
 # Groups of 32, 64 and 128, int4 and int8, by the name of the test.
@@ -242,6 +244,8 @@ def check(binary, name, full):
         forms = [["--precision", "f32"], ["--precision", "bf16"]]
         if name in INT8_KV:
             forms.append(["--kv", "int8"])
+        if name in FP8:
+            forms.append(["--wire-dtype", FP8[name]])
         if name in QUANTISED:
             forms = [["--activations", "int8"], ["--activations", "bf16"]]
         baselines = set()

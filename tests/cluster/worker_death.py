@@ -19,17 +19,17 @@ N_TOKEN = 900
 LIMIT_S = 180
 
 
-def arguments(model, dump, at=None):
+def arguments(model, dump, form, at=None):
     where = ["--workers-at", at] if at else []
-    return ["run", model, "--token-ids", "3,1,4,1,5,9,2,6", "--max-tokens", str(N_TOKEN),
+    return ["run", model, *form, "--token-ids", "3,1,4,1,5,9,2,6", "--max-tokens", str(N_TOKEN),
             "--ignore-eos", "--dump-logits", dump, *where]
 
 
-def run_with_death(binary, model, dump, sets, victims, sig):
+def run_with_death(binary, model, dump, form, sets, victims, sig):
     """(ids, logits) of a run whose victims were struck after its first bytes of output."""
     workers = Workers(binary, model, "bf16", sets)
     with workers as at:
-        run = subprocess.Popen([binary, *arguments(model, dump, at)], stdout=subprocess.PIPE,
+        run = subprocess.Popen([binary, *arguments(model, dump, form, at)], stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, bufsize=0)
         first = run.stdout.read(4)
         for victim in victims:
@@ -53,25 +53,31 @@ def check(binary):
         status, _, err = run_sigmoe(binary, ["synth", "tiny-moe", "-o", model, "--std", "0.2"])
         if status != 0:
             raise Failure(f"synth: {err}")
-        status, out, err = run_sigmoe(binary, arguments(model, dump))
-        if status != 0:
-            raise Failure(f"undisturbed run: {err}")
-        text = out.decode().strip() if isinstance(out, bytes) else out.strip()
-        calm = (text, read_file(dump))
-        cases = [
+        alone = ("killed, nobody else holds its experts", ["0-3", "4-7"], [1], signal.SIGKILL)
+        check_deaths(binary, model, dump, [], [
             ("killed, a replica answers", ["0-3", "4-7", "0-7"], [0], signal.SIGKILL),
             ("two of three killed, a replica answers", ["0-3", "4-7", "0-7"], [0, 1], signal.SIGKILL),
-            ("killed, nobody else holds its experts", ["0-3", "4-7"], [1], signal.SIGKILL),
+            alone,
             ("all killed", ["0-3", "4-7"], [0, 1], signal.SIGKILL),
             ("stopped, a replica answers", ["0-7", "0-7"], [0], signal.SIGSTOP),
-        ]
-        for what, sets, victims, sig in cases:
-            ids, logits, log = run_with_death(binary, model, dump, sets, victims, sig)
-            if logits != calm[1]:
-                raise Failure(f"{what}: the logits changed\n{log[-2000:]}")
-            if ids != calm[0]:
-                raise Failure(f"{what}: the tokens changed: {ids[:80]!r}, not {calm[0][:80]!r}")
-            print(f"{what}: the same {N_TOKEN} tokens, the same {len(logits)} bytes of logits")
+        ])
+        check_deaths(binary, model, dump, ["--wire-dtype", "fp8-both"], [alone])
+
+
+def check_deaths(binary, model, dump, form, cases):
+    status, out, err = run_sigmoe(binary, arguments(model, dump, form))
+    if status != 0:
+        raise Failure(f"undisturbed run: {err}")
+    text = out.decode().strip() if isinstance(out, bytes) else out.strip()
+    calm = (text, read_file(dump))
+    for what, sets, victims, sig in cases:
+        what = " ".join((what, *form))
+        ids, logits, log = run_with_death(binary, model, dump, form, sets, victims, sig)
+        if logits != calm[1]:
+            raise Failure(f"{what}: the logits changed\n{log[-2000:]}")
+        if ids != calm[0]:
+            raise Failure(f"{what}: the tokens changed: {ids[:80]!r}, not {calm[0][:80]!r}")
+        print(f"{what}: the same {N_TOKEN} tokens, the same {len(logits)} bytes of logits")
 
 
 if __name__ == "__main__":

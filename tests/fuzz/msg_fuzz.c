@@ -11,8 +11,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct wire_shape shape = {
-    .n_layer = 3, .n_expert = 10, .d_wire = 4, .row_limit = 8, .top_k = 3, .dtype = DTYPE_BF16};
+static const struct wire_shape shape = {.n_layer = 3,
+                                        .n_expert = 10,
+                                        .d_wire = 4,
+                                        .row_limit = 8,
+                                        .top_k = 3,
+                                        .dtype = DTYPE_BF16,
+                                        .fp8 = 1};
 
 static void require(int holds, const char *what)
 {
@@ -37,11 +42,11 @@ static void frames_cut(struct frames *f, const uint8_t *data, size_t size)
     }
 }
 
-static uint64_t sum_rows(const void *rows, int n, int d_wire)
+static uint64_t sum_rows(const void *rows, int n, int d_wire, enum dtype dtype)
 {
-    const uint16_t *x = rows;
+    const uint8_t *x = rows;
     uint64_t sum = 0;
-    for (size_t i = 0; i < (size_t)n * (size_t)d_wire; i++)
+    for (size_t i = 0; i < (size_t)n * wire_row_bytes(dtype, (size_t)d_wire); i++)
         sum += x[i];
     return sum;
 }
@@ -49,7 +54,7 @@ static uint64_t sum_rows(const void *rows, int n, int d_wire)
 /* use_request does what compute does: indexes without checks. */
 static uint64_t use_request(const struct msg_request *m)
 {
-    uint64_t sum = sum_rows(m->rows, m->n_row, m->d_wire);
+    uint64_t sum = sum_rows(m->rows, m->n_row, m->d_wire, m->dtype);
     int held[10] = {0}, n_assign = 0;
     for (int s = 0; s < m->n_seg; s++) {
         held[m->seg_expert[s]]++;
@@ -59,7 +64,9 @@ static uint64_t use_request(const struct msg_request *m)
     for (int e = 0; e < 10; e++)
         require(held[e] <= 1, "an expert twice");
     for (int i = 0; i < n_assign; i++)
-        sum += ((const uint16_t *)m->rows)[m->row_index[i] * m->d_wire];
+        sum += ((const uint8_t *)
+                    m->rows)[(size_t)m->row_index[i] * wire_row_bytes(m->dtype, (size_t)m->d_wire)];
+    require(m->reply_dtype == DTYPE_BF16 || m->reply_dtype == DTYPE_FP8, "another reply_dtype");
     return sum;
 }
 
@@ -75,7 +82,8 @@ static int build(struct frames *out, const struct msg *m)
 {
     struct wirebuf_pool *pool = wirebuf_pool_create();
     const struct msg_request *r = &m->u.request;
-    size_t index_bytes = (size_t)r->n_assign * 4, rows_bytes = (size_t)r->n_row * 8;
+    size_t index_bytes = (size_t)r->n_assign * 4,
+           rows_bytes = (size_t)r->n_row * wire_row_bytes(r->dtype, 4);
     int rc = -1;
     frames_init(out);
     switch (m->kind) {
@@ -90,7 +98,7 @@ static int build(struct frames *out, const struct msg *m)
                                copy_of(pool, r->row_index, index_bytes), index_bytes);
         break;
     case MSG_REPLY:
-        rows_bytes = (size_t)m->u.reply.n_assign * 8;
+        rows_bytes = (size_t)m->u.reply.n_assign * wire_row_bytes(m->u.reply.dtype, 4);
         rc = msg_build_reply(out, &m->u.reply, copy_of(pool, m->u.reply.rows, rows_bytes),
                              rows_bytes);
         break;
@@ -144,7 +152,7 @@ static void use(const struct msg *m)
     if (m->kind == MSG_REQUEST)
         sink += use_request(&m->u.request);
     if (m->kind == MSG_REPLY)
-        sink += sum_rows(m->u.reply.rows, m->u.reply.n_assign, m->u.reply.d_wire);
+        sink += sum_rows(m->u.reply.rows, m->u.reply.n_assign, m->u.reply.d_wire, m->u.reply.dtype);
     if (m->kind == MSG_NOT_HELD)
         for (int i = 0; i < m->u.not_held.n_expert; i++)
             sink += m->u.not_held.expert[i];

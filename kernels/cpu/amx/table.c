@@ -30,4 +30,6 @@ const struct kernels LANES_NAME(kernels) = {
     .axpy = REST(axpy),
     .dot = REST(dot),
     .act_mul = REST(act_mul),
+    .fp8_encode = REST(fp8_encode),
+    .fp8_decode = REST(fp8_decode),
 };

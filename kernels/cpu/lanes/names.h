@@ -36,3 +36,7 @@ void DECL(axpy)(float *x, float a, const void *y, enum dtype y_dtype, size_t n);
 float DECL(dot)(const float *x, const float *y, size_t n);
 void DECL(act_mul)(enum act act, float alpha, float limit, const float *gate, const float *up,
                    int n, void *out, enum dtype out_dtype);
+
+/* fp8.c */
+void DECL(fp8_encode)(const uint16_t *x, size_t d, uint8_t *row);
+void DECL(fp8_decode)(const uint8_t *row, size_t d, uint16_t *x);

@@ -22,4 +22,6 @@ const struct kernels LANES_NAME(kernels) = {
     .axpy = LANES_NAME(axpy),
     .dot = LANES_NAME(dot),
     .act_mul = LANES_NAME(act_mul),
+    .fp8_encode = LANES_NAME(fp8_encode),
+    .fp8_decode = LANES_NAME(fp8_decode),
 };

@@ -96,7 +96,8 @@ static int setup(void **state)
         weights_load_dense(x->model, PRECISION_BF16, NULL, &x->weights, &err) != 0)
         fail_msg("%s", err.text);
     const struct model_desc *d = &x->model->desc;
-    x->shape = (struct wire_shape){d->n_layer, d->n_expert, d->d_model, 512, d->top_k, DTYPE_BF16};
+    x->shape =
+        (struct wire_shape){d->n_layer, d->n_expert, d->d_model, 512, d->top_k, DTYPE_BF16, 0};
     /* Each expert at two workers. */
     x->held = calloc((size_t)(N_WORKER * d->n_layer * d->n_expert), 1);
     for (int l = 0; l < d->n_layer; l++)

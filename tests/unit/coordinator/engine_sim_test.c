@@ -75,7 +75,8 @@ static int setup(void **state)
     assert_int_equal(model_open(TESTS_DIR "/fixtures/tiny/mixtral", &x->model, &err), 0);
     assert_int_equal(weights_load_dense(x->model, PRECISION_BF16, NULL, &x->weights, &err), 0);
     const struct model_desc *d = &x->model->desc;
-    x->shape = (struct wire_shape){d->n_layer, d->n_expert, d->d_model, 512, d->top_k, DTYPE_BF16};
+    x->shape =
+        (struct wire_shape){d->n_layer, d->n_expert, d->d_model, 512, d->top_k, DTYPE_BF16, 0};
     /* Each expert at two of four workers. */
     x->held = calloc((size_t)(4 * d->n_layer * d->n_expert), 1);
     for (int l = 0; l < d->n_layer; l++) {

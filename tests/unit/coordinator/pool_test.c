@@ -81,6 +81,27 @@ static void pool_connect_builds_epoch_1_from_what_workers_hold(void **state)
     bench_close(b);
 }
 
+/* Of the workers one knows fp8 and two do not, and what one of these held is computed here. */
+static void fp8_rows_are_rounded_alike_whoever_computes(void **state)
+{
+    (void)state;
+    for (enum wire_rows rows = WIRE_ROWS_FP8; rows <= WIRE_ROWS_FP8_BOTH; rows++) {
+        struct bench_config config = {.sim = {.seed = 8, .n_worker = 3}, .local = 1, .rows = rows};
+        struct bench *b = bench_open(&config);
+        struct pool_worker_info knows, other;
+        assert_int_equal(b->rc, 0);
+        do_right(b);
+        sim_kill(b->sim, 2);
+        do_right(b);
+        do_right(b);
+        pool_worker_info_get(b->pool, 0, &knows);
+        pool_worker_info_get(b->pool, 1, &other);
+        assert_true(bench_stats(b).local_slots > 0);
+        assert_true(knows.bytes_sent > 0 && knows.bytes_sent < other.bytes_sent);
+        bench_close(b);
+    }
+}
+
 /* A second pool over workers that one of them was told to be different. */
 static struct bench *reopen(struct bench *b, void (*change)(struct sim_ways *))
 {
@@ -558,6 +579,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pool_connect_builds_epoch_1_from_what_workers_hold),
+        cmocka_unit_test(fp8_rows_are_rounded_alike_whoever_computes),
         cmocka_unit_test(pool_connect_refuses_another_model_in_words),
         cmocka_unit_test(pool_connect_refuses_other_activations_in_words),
         cmocka_unit_test(pool_connect_refuses_another_precision_in_words),

@@ -198,7 +198,7 @@ static struct cluster *cluster_open(const char *transport, int64_t ping_interval
     c->model->desc.top_k = TOP_K;
     c->model->desc.d_model = D_MODEL;
     c->model->desc.layer[0].sparse = 1;
-    c->shape = (struct wire_shape){1, N_EXPERT, D_MODEL, LIMIT_ROWS, TOP_K, DTYPE_F32};
+    c->shape = (struct wire_shape){1, N_EXPERT, D_MODEL, LIMIT_ROWS, TOP_K, DTYPE_F32, 0};
     for (int i = 0; i < 2; i++) {
         name_endpoint(transport, c->endpoint[i]);
         c->echo[i] = echo_start(c->zmq, c->endpoint[i], &c->shape, c->model->fingerprint);

@@ -48,6 +48,7 @@ struct sim_ways {
     enum dtype dtype;
     char numerics[32];
     int hang, mute_pings, credits;
+    int fp8;                       /* it knows rows of that */
     int assign_fails, assign_mute; /* told to hold other experts: it cannot; it says nothing */
 } * sim_ways(struct sim *s, int worker);
 void sim_hold(struct sim *s, int worker, int layer, int expert, int held);

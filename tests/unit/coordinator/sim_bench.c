@@ -1,6 +1,8 @@
 /* sim_bench: see sim_bench.h. */
 #include "sim_bench.h"
 
+#include "kernels/kernels.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -61,9 +63,13 @@ struct bench *bench_open(const struct bench_config *config)
     b->sim = sim_create(&sim);
     free(held);
     sim_faults(b->sim, 0);
+    sim_ways(b->sim, 0)->fp8 = 1;
+    b->rows = config->rows;
     struct pool_config pool = {.model = b->model,
                                .precision = PRECISION_BF16,
                                .numerics = "sim",
+                               .rows = config->rows,
+                               .k = kernels_of(ISA_PORTABLE),
                                .clock = sim_clock(b->sim),
                                .transport = sim_transport(b->sim),
                                .call_timeout_ns =
@@ -88,6 +94,33 @@ void bench_close(struct bench *b)
     sim_destroy(b->sim);
     free(b->model);
     free(b);
+}
+
+/* A row as it is after its way through fp8. */
+static void round_row(const struct bench *b, const void *row, void *out)
+{
+    const struct kernels *k = kernels_of(ISA_PORTABLE);
+    size_t d = (size_t)b->shape.d_wire;
+    uint8_t *fp8 = malloc(fp8_row_bytes(d));
+    k->fp8_encode(row, d, fp8);
+    k->fp8_decode(fp8, d, out);
+    free(fp8);
+}
+
+/* What any worker, or this process, makes of a row. */
+static void expect(struct bench *b, int layer, int expert, const void *row, void *out)
+{
+    uint16_t *sent = malloc((size_t)b->shape.d_wire * 2);
+    if (b->rows != WIRE_ROWS_OWN) {
+        round_row(b, row, sent);
+    } else {
+        memcpy(sent, row, (size_t)b->shape.d_wire * 2);
+    }
+    sim_expert(&b->shape, layer, expert, sent, out);
+    if (b->rows == WIRE_ROWS_FP8_BOTH) {
+        round_row(b, out, out);
+    }
+    free(sent);
 }
 
 /* Rows lie further apart than they are wide; a row's experts are distinct, as a gate's are; some
@@ -115,8 +148,8 @@ void work_make(struct bench *b, struct work *w, int layer, int n_row, int batch)
         } while (again);
         w->slot_expert[i] = sim_random(b->sim, 10) ? expert : -1;
         if (w->slot_expert[i] >= 0) {
-            sim_expert(&b->shape, layer, expert, w->rows + (size_t)(i / k) * ld * 2,
-                       w->expected + (size_t)i * row);
+            expect(b, layer, expert, w->rows + (size_t)(i / k) * ld * 2,
+                   w->expected + (size_t)i * row);
         }
     }
     w->d = (struct dispatch){.layer = layer,

@@ -11,6 +11,7 @@ struct bench_config {
     int local;                                       /* compute here what nobody holds */
     enum replica_choice choice;
     int64_t call_timeout_ns; /* 0: 2 s */
+    enum wire_rows rows;     /* fp8: worker 0 knows it, the others do not */
 };
 
 struct bench {
@@ -18,6 +19,7 @@ struct bench {
     struct pool *pool;
     struct model *model;
     struct wire_shape shape;
+    enum wire_rows rows;
     struct err err;
     int rc; /* of pool_connect */
 };

@@ -21,7 +21,9 @@ void sim_note_sent(struct sim *s, struct sim_link *l, const struct frames *f)
 {
     struct msg m;
     struct err err = {0};
-    if (msg_parse(f, &s->config.shape, &m, NULL, &err)) {
+    struct wire_shape shape = s->config.shape;
+    shape.fp8 = s->worker[l->worker].ways.fp8;
+    if (msg_parse(f, &shape, &m, NULL, &err)) {
         sim_violate(s, err.text, 0);
         return;
     }
@@ -61,7 +63,9 @@ static void note_pinged(struct sim_link *l, const struct msg_ping *p)
 void sim_note_received(struct sim *s, struct sim_link *l, const struct frames *f)
 {
     struct msg m;
-    if (msg_parse(f, &s->config.shape, &m, NULL, NULL)) {
+    struct wire_shape shape = s->config.shape;
+    shape.fp8 = s->worker[l->worker].ways.fp8;
+    if (msg_parse(f, &shape, &m, NULL, NULL)) {
         return;
     }
     if (m.kind == MSG_REPLY) {

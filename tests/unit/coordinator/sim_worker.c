@@ -1,6 +1,8 @@
 /* sim_worker: what a simulated worker answers; its loop is sim_worker_receive. */
 #include "sim_state.h"
 
+#include "kernels/kernels.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,15 +24,38 @@ void sim_expert(const struct wire_shape *shape, int layer, int expert, const voi
 
 static void compute(const struct wire_shape *shape, const struct msg_request *m, void *out)
 {
-    size_t bytes = (size_t)shape->d_wire * dtype_bytes(shape->dtype);
+    const struct kernels *k = kernels_of(ISA_PORTABLE);
+    size_t d = (size_t)shape->d_wire, bytes = d * dtype_bytes(shape->dtype);
+    unsigned char *wide = malloc(bytes);
     int at = 0;
     for (int s = 0; s < m->n_seg; s++) {
         for (uint32_t i = 0; i < m->seg_count[s]; i++, at++) {
-            sim_expert(shape, m->layer, (int)m->seg_expert[s],
-                       (const unsigned char *)m->rows + (size_t)m->row_index[at] * bytes,
+            const unsigned char *row = (const unsigned char *)m->rows +
+                                       (size_t)m->row_index[at] * wire_row_bytes(m->dtype, d);
+            if (m->dtype == DTYPE_FP8) {
+                k->fp8_decode(row, d, (uint16_t *)(void *)wide);
+                row = wide;
+            }
+            sim_expert(shape, m->layer, (int)m->seg_expert[s], row,
                        (unsigned char *)out + (size_t)at * bytes);
         }
     }
+    free(wide);
+}
+
+/* The results as they are asked for. */
+static struct wirebuf *narrow(const struct wire_shape *shape, struct wirebuf_pool *bufs,
+                              struct wirebuf *rows, int n)
+{
+    size_t d = (size_t)shape->d_wire, bytes = fp8_row_bytes(d);
+    struct wirebuf *b = wirebuf_get(bufs, (size_t)n * bytes);
+    for (size_t i = 0; i < (size_t)n; i++) {
+        kernels_of(ISA_PORTABLE)
+            ->fp8_encode((const uint16_t *)wirebuf_data(rows) + i * d, d,
+                         (uint8_t *)wirebuf_data(b) + i * bytes);
+    }
+    wirebuf_unref(rows);
+    return b;
 }
 
 int sim_local(void *shape, const struct msg_request *request, void *out, struct err *err)
@@ -64,7 +89,8 @@ static void answer_hello(struct sim *s, int link, struct sim_worker *w, const st
                             .row_limit = s->config.row_limit,
                             .threads = s->config.seed % 4 ? 65536 : 1,
                             .held = bits,
-                            .held_bytes = (n + 7) / 8};
+                            .held_bytes = (n + 7) / 8,
+                            .fp8 = w->ways.fp8};
     struct frames f;
     (void)h;
     m.name[1] = (char)('0' + (w - s->worker));
@@ -111,11 +137,14 @@ static void answer_rows(struct sim *s, int link, const struct msg_request *r)
                           .layer = r->layer,
                           .n_assign = r->n_assign,
                           .d_wire = shape->d_wire,
-                          .dtype = shape->dtype,
-                          .rows = wirebuf_data(b)};
+                          .dtype = r->reply_dtype};
     struct frames f;
     frames_init(&f);
     compute(shape, r, wirebuf_data(b));
+    if (m.dtype == DTYPE_FP8) {
+        b = narrow(shape, bufs, b, r->n_assign);
+        bytes = (size_t)r->n_assign * fp8_row_bytes((size_t)shape->d_wire);
+    }
     if (msg_build_reply(&f, &m, b, bytes) == 0) {
         sim_launch(s, link, 1, &f, work);
     }
@@ -198,7 +227,9 @@ void sim_worker_receive(struct sim *s, int link, struct frames *f)
     struct sim_worker *w = &s->worker[s->link[link].worker];
     struct msg m;
     struct err err = {0};
-    if (msg_parse(f, &s->config.shape, &m, NULL, &err)) {
+    struct wire_shape shape = s->config.shape;
+    shape.fp8 = w->ways.fp8;
+    if (msg_parse(f, &shape, &m, NULL, &err)) {
         sim_violate(s, err.text, 0);
         return;
     }

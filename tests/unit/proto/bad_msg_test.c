@@ -308,6 +308,37 @@ static void bad_request_is_refused(void **state)
     BAD(k, WIRE_MALFORMED, "row index -1 of assignment 8", d->index[8] = -1);
 }
 
+/* Where both sides know fp8: rows of 4 codes and a byte. */
+static void bad_fp8_rows_are_refused(void **state)
+{
+    (void)state;
+    struct wire_shape fp8 = shape;
+    struct draft x;
+    fp8.fp8 = 1;
+    BAD(MSG_REQUEST, WIRE_DTYPE, "ExpertRequest.dtype is 9 (fp8); Hello agreed on bf16",
+        d->request.dtype = DTYPE_FP8);
+    BAD(MSG_REQUEST, WIRE_DTYPE, "ExpertRequest.reply_dtype is 9 (fp8); Hello agreed on bf16",
+        d->request.reply_dtype = DTYPE_FP8);
+    BAD(MSG_REPLY, WIRE_DTYPE, "ExpertReply.dtype is 9 (fp8)", d->reply.dtype = DTYPE_FP8);
+    draft_init(&x);
+    x.request.reply_dtype = DTYPE_F32;
+    refuse(&x, MSG_REQUEST, &fp8, WIRE_DTYPE, "ExpertRequest.reply_dtype is 1 (f32)", __LINE__);
+    draft_init(&x);
+    x.request.dtype = x.reply.dtype = DTYPE_FP8;
+    refuse(&x, MSG_REQUEST, &fp8, WIRE_MALFORMED, "frame 1 has 40 bytes; rows [5, 4] has 25",
+           __LINE__);
+    refuse(&x, MSG_REPLY, &fp8, WIRE_MALFORMED, "frame 1 has 40 bytes; rows [5, 4] has 25",
+           __LINE__);
+    x.rows_bytes = 20;
+    refuse(&x, MSG_REQUEST, &fp8, WIRE_MALFORMED, "frame 1 has 20 bytes", __LINE__);
+    fp8.d_wire = LIMIT_D_MODEL;
+    fp8.row_limit = LIMIT_ROWS;
+    fp8.top_k = LIMIT_TOP_K;
+    x.reply.d_wire = LIMIT_D_MODEL;
+    x.reply.n_assign = LIMIT_ROWS * LIMIT_TOP_K;
+    refuse(&x, MSG_REPLY, &fp8, WIRE_MALFORMED, "is more than 1073741824 bytes", __LINE__);
+}
+
 /* Rows that pass every other rule and would still be two gibibytes. */
 static void rows_beyond_the_largest_frame_are_refused(void **state)
 {
@@ -482,6 +513,7 @@ int main(void)
         cmocka_unit_test(bad_hello_is_refused),
         cmocka_unit_test(bad_welcome_is_refused),
         cmocka_unit_test(bad_request_is_refused),
+        cmocka_unit_test(bad_fp8_rows_are_refused),
         cmocka_unit_test(rows_beyond_the_largest_frame_are_refused),
         cmocka_unit_test(bad_reply_is_refused),
         cmocka_unit_test(bad_small_messages_are_refused),

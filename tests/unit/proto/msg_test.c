@@ -69,6 +69,7 @@ static void largest_welcome_comes_back(void **state)
     struct msg_welcome in = {.fingerprint = {1, 2},
                              .resident = 7,
                              .available = UINT64_MAX,
+                             .fp8 = 1,
                              .incarnation = 5,
                              .epoch = 6,
                              .name = "w3",
@@ -91,6 +92,7 @@ static void largest_welcome_comes_back(void **state)
         assert_int_equal(m.u.welcome.epoch, 6);
         assert_true(m.u.welcome.resident == 7 && m.u.welcome.available == UINT64_MAX);
         assert_int_equal(m.u.welcome.credits, in.credits);
+        assert_int_equal(m.u.welcome.fp8, 1);
         assert_int_equal(m.u.welcome.row_limit, in.row_limit);
         assert_int_equal(m.u.welcome.held_bytes, held_bytes);
         assert_memory_equal(m.u.welcome.held, held, held_bytes);
@@ -174,6 +176,52 @@ static void request_and_reply_come_back(void **state)
     assert_memory_equal(m.u.reply.rows, rows, sizeof(rows));
     msg_free(&m);
     frames_close(&f);
+    wirebuf_pool_destroy(pool);
+}
+
+/* Rows of 4 codes and an exponent byte each, and a reply asked for as such. */
+static void fp8_rows_come_back_where_they_may(void **state)
+{
+    (void)state;
+    struct wire_shape fp8 = shape;
+    struct wirebuf_pool *pool = wirebuf_pool_create();
+    const uint8_t rows[2 * 5] = {0x38, 0xb8, 0x7f, 0x01, 135, 0xff, 0x00, 0x80, 0x10, 255};
+    const uint32_t expert = 4, count = 2;
+    const int32_t index[2] = {0, 1};
+    struct msg_request in = {.call = 7,
+                             .n_row = 2,
+                             .d_wire = 4,
+                             .n_seg = 1,
+                             .n_assign = 2,
+                             .dtype = DTYPE_FP8,
+                             .reply_dtype = DTYPE_FP8,
+                             .seg_expert = &expert,
+                             .seg_count = &count};
+    struct msg_reply reply = {.call = 7, .n_assign = 2, .d_wire = 4, .dtype = DTYPE_FP8};
+    struct frames f, g;
+    struct msg m;
+    fp8.fp8 = 1;
+    frames_init(&f);
+    frames_init(&g);
+    assert_int_equal(msg_build_request(&f, &in, buf_of(pool, rows, 10), 10,
+                                       buf_of(pool, index, sizeof(index)), sizeof(index)),
+                     0);
+    assert_int_equal(msg_build_reply(&g, &reply, buf_of(pool, rows, 10), 10), 0);
+    parse_ok(&f, &fp8, &m);
+    assert_int_equal(m.u.request.dtype, DTYPE_FP8);
+    assert_int_equal(m.u.request.reply_dtype, DTYPE_FP8);
+    assert_memory_equal(m.u.request.rows, rows, 10);
+    msg_free(&m);
+    parse_ok(&g, &fp8, &m);
+    assert_int_equal(m.u.reply.dtype, DTYPE_FP8);
+    assert_memory_equal(m.u.reply.rows, rows, 10);
+    msg_free(&m);
+    assert_int_equal(msg_parse(&f, &shape, &m, NULL, NULL), ERR_PROTO);
+    assert_int_equal(m.fault, WIRE_DTYPE);
+    assert_int_equal(msg_parse(&g, &shape, &m, NULL, NULL), ERR_PROTO);
+    assert_int_equal(m.fault, WIRE_DTYPE);
+    frames_close(&f);
+    frames_close(&g);
     wirebuf_pool_destroy(pool);
 }
 
@@ -349,6 +397,7 @@ int main(void)
         cmocka_unit_test(hello_comes_back),
         cmocka_unit_test(largest_welcome_comes_back),
         cmocka_unit_test(request_and_reply_come_back),
+        cmocka_unit_test(fp8_rows_come_back_where_they_may),
         cmocka_unit_test(small_messages_come_back),
         cmocka_unit_test(assignments_come_back),
         cmocka_unit_test(pieces_come_back),

@@ -42,8 +42,8 @@ struct world {
 
 /* ---- set-up ---- */
 
-static inline void world_open(struct world *w, const char *listen, const uint8_t *held,
-                              int threaded, int credits)
+static inline void world_open_in(struct world *w, const char *listen, const uint8_t *held,
+                                 int threaded, int credits, enum precision precision)
 {
     struct err err = {0};
     memset(w, 0, sizeof(*w));
@@ -52,7 +52,7 @@ static inline void world_open(struct world *w, const char *listen, const uint8_t
     w->bufs = wirebuf_pool_create();
     w->config = (struct worker_config){.listen = listen,
                                        .model = w->model,
-                                       .precision = PRECISION_F32,
+                                       .precision = precision,
                                        .kernels = world_kernels(),
                                        .n_thread = 2,
                                        .spin_us = 0,
@@ -69,10 +69,16 @@ static inline void world_open(struct world *w, const char *listen, const uint8_t
         fail_msg("%s", err.text);
     snprintf(w->endpoint, sizeof(w->endpoint), "%s",
              threaded ? worker_thread_endpoint(w->thread) : worker_endpoint(w->worker));
-    assert_int_equal(expert_set_create(w->model, PRECISION_F32, &w->set, &err), 0);
+    assert_int_equal(expert_set_create(w->model, precision, &w->set, &err), 0);
     assert_int_equal(held_load(w->set, &w->model->desc, NULL, NULL, &err), 0);
     assert_int_equal(
-        compute_create(w->model, PRECISION_F32, w->config.kernels, NULL, &w->compute, &err), 0);
+        compute_create(w->model, precision, w->config.kernels, NULL, &w->compute, &err), 0);
+}
+
+static inline void world_open(struct world *w, const char *listen, const uint8_t *held,
+                              int threaded, int credits)
+{
+    world_open_in(w, listen, held, threaded, credits, PRECISION_F32);
 }
 
 static inline void world_close(struct world *w)
@@ -113,7 +119,8 @@ static inline void client_open(struct world *w, struct client *c)
                                    .d_wire = desc->d_model,
                                    .row_limit = LIMIT_ROWS,
                                    .top_k = desc->top_k,
-                                   .dtype = DTYPE_F32};
+                                   .dtype = precision_dtype(w->config.precision),
+                                   .fp8 = w->config.precision == PRECISION_BF16};
     c->loop = ev_loop_new(EVFLAG_AUTO);
     struct sock_config config = {.kind = SOCK_CALL, .endpoint = w->endpoint};
     if (sock_open(w->zmq, c->loop, &config, on_message, c, &c->sock, &err) != 0)
@@ -176,7 +183,7 @@ static inline struct msg_hello hello_of(const struct world *w)
                           .incarnation = 77,
                           .name = "test",
                           .numerics = "sum32",
-                          .dtype = DTYPE_F32,
+                          .dtype = precision_dtype(w->config.precision),
                           .n_layer = desc->n_layer,
                           .n_expert = desc->n_expert,
                           .d_wire = desc->d_model};
