@@ -26,16 +26,16 @@
 
 /* The fewest rows made integers that use tiles. */
 #if defined(TILES_SIMULATED)
-#define BYTE_ROWS 1
+#define BYTE_ROWS(dtype) 1
 #else
-#define BYTE_ROWS 12
+#define BYTE_ROWS(dtype) ((dtype) == DTYPE_I8 ? 6 : 12)
 #endif
 
 /* Few rows of a kind go by lanes. */
 INLINE int by_tiles(const struct packed *w, int n_row)
 {
     if (w->int_rows)
-        return n_row >= BYTE_ROWS;
+        return n_row >= BYTE_ROWS(w->dtype);
     return row_dtype(w) == DTYPE_BF16 && n_row >= LANES_TILES;
 }
 
