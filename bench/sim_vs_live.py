@@ -114,7 +114,7 @@ class Cluster:
             ends = [self.start("worker", "--model", self.model, "--experts", ",".join(map(str, held)),
                                "--listen", "tcp://127.0.0.1:*", "--threads", 1) for held in self.held]
             return self.start("serve", self.model, "--port", 0, "--workers-at", ",".join(ends), "--threads", 1,
-                              "--kv-tokens", 65536, "--max-seqs", 64, "--max-queue", 1024, "--admin", "none",
+                              "--kv-tokens", 65536, "--max-seqs", 64, "--max-queue", 1024, "--max-batch-rows", 512, "--admin", "none",
                               "--no-prefix-cache", "--micro-batches", 1, "--speculate", "off", "--no-shm", *self.more)
         except BaseException:
             self.__exit__()
