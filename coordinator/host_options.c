@@ -70,7 +70,7 @@ int host_options_table(struct host_options *o, struct opt *out)
         {"prefill-chunk", 0, OPT_INT, &o->prefill_chunk, "N",
          "prompt tokens of one sequence a step; 0: a whole step", 0, LIMIT_ROWS},
         {"max-batch-rows", 0, OPT_INT, &o->rows_max, "N",
-         "rows a step; 0: 2048, and 512 while a sequence generates", 0, LIMIT_ROWS},
+         "rows a step; 0: 1024, and 512 while a sequence generates", 0, LIMIT_ROWS},
         {"max-seqs", 0, OPT_INT, &o->seqs_max, "N", "sequences at once (64)", 1, LIMIT_ROWS},
         {"micro-batches", 0, OPT_INT, &o->n_micro, "N",
          "1 or 2 in flight; 0 (default): what measurement says is faster", 0, 2},
