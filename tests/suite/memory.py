@@ -19,6 +19,8 @@ from served import Served, make_model  # noqa: E402
 
 SHAPE = {"hidden_size": 512, "intermediate_size": 512, "num_experts": 32, "num_hidden_layers": 3}
 KV_TOKENS = 1024
+# Buffers are as large as a step has rows, whatever the model weighs: of few rows, they are small.
+STEP_ROWS = 64
 MIB = 1 << 20
 # Buffers of a step are wider in the larger model, and a mapping ends in a whole huge page.
 SLACK = 16 * MIB
@@ -42,8 +44,8 @@ def expected(binary, model):
 
 def resident(binary, model, workers):
     """Bytes of all processes after an answer that touched every part: (in all, of model files)."""
-    with Served(binary, model, "--kv-tokens", KV_TOKENS, "--no-prefix-cache", "--max-seqs", 4,
-                workers=workers) as server:
+    with Served(binary, model, "--kv-tokens", KV_TOKENS, "--max-batch-rows", STEP_ROWS,
+                "--no-prefix-cache", "--max-seqs", 4, workers=workers) as server:
         status, body = server.post("/v1/completions", {"prompt": "a b c " * 40, "max_tokens": 4})
         if status != 200:
             raise Failure(f"status {status}: {body}")
