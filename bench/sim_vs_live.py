@@ -114,8 +114,8 @@ class Cluster:
             ends = [self.start("worker", "--model", self.model, "--experts", ",".join(map(str, held)),
                                "--listen", "tcp://127.0.0.1:*", "--threads", 1) for held in self.held]
             return self.start("serve", self.model, "--port", 0, "--workers-at", ",".join(ends), "--threads", 1,
-                              "--kv-tokens", 65536, "--max-seqs", 64, "--max-queue", 1024, "--max-batch-rows", 512, "--admin", "none",
-                              "--no-prefix-cache", "--micro-batches", 1, "--speculate", "off", "--no-shm", *self.more)
+                              "--kv-tokens", 65536, "--max-seqs", 64, "--max-queue", 1024, "--max-batch-rows", 512,
+                              "--admin", "none", "--no-prefix-cache", "--micro-batches", 1, "--speculate", "off", "--no-shm", *self.more)
         except BaseException:
             self.__exit__()
             raise
@@ -142,7 +142,8 @@ def simulate(o, model, calibration, placement, n_worker, rate, seconds, out, pac
     run(o, "loadtest", "simulate", os.path.join(model, "config.json"), "--calibration", calibration, "--workers",
         n_worker, "--cores", os.cpu_count(), "--threads", 1, "--worker-threads", 1, "--placement", placement,
         "--micro", 1,
-        "--kv-tokens", 65536, "--seqs", 64, "--trace", o.trace, "--pace-seed", pace, *traffic(o, rate, seconds), "--json", out)
+        "--kv-tokens", 65536, "--seqs", 64, "--trace", o.trace, "--pace-seed", pace,
+        *traffic(o, rate, seconds), "--json", out)
     with open(out, encoding="utf-8") as f:
         return json.load(f)["runs"][0]
 
@@ -271,7 +272,8 @@ def one_cluster(o, model, calibration, n_expert, n_worker, placement, folder, ro
     with cluster as url:
         live(o, url, rates[0], 2, os.path.join(folder, "warm.json"))  # pages in, connections open
         for rate in rates:
-            measured.append(live_runs(o, cluster, url, rate, os.path.join(folder, f"live-{placement}-{n_worker}-{rate}.json")))
+            out = os.path.join(folder, f"live-{placement}-{n_worker}-{rate}.json")
+            measured.append(live_runs(o, cluster, url, rate, out))
     for rate, kept in zip(rates, measured):
         real = [run_ for _, run_, _ in kept]
         told = [simulate(o, model, calibration, table, n_worker, rate, o.seconds,

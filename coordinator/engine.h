@@ -13,7 +13,7 @@
 
 /* Every step with many rows reads all experts' weights, so a prompt is computed in few; where
  * somebody waits for the next token it may not wait that long. */
-#define ENGINE_ROWS        1024
+#define ENGINE_ROWS        STEP_ROWS
 #define ENGINE_ROWS_SHARED 512
 
 struct engine_config {

@@ -22,7 +22,6 @@
 #define REOPEN_NS        (5 * NS_PER_S)    /* unanswered so long: a fresh connection */
 #define RETRY_MIN_NS     (100 * NS_PER_MS) /* first knock after a death; doubles */
 #define RETRY_MAX_NS     (2 * NS_PER_S)
-#define ROWS_STEP        512 /* the engine's step, unless it is told otherwise */
 #define RETRY_SLOWEST    10  /* doublings */
 
 static void copy_text(char *to, size_t size, const char *from)
@@ -290,7 +289,7 @@ static void take_held(const struct pool *pool, struct link *l, const struct msg_
 static void take_offer(const struct pool *pool, const struct link *l, const struct msg_welcome *w)
 {
     const struct transport *t = pool->config.transport;
-    size_t rows = 2 * ROWS_STEP * pool->row_bytes;
+    size_t rows = 2 * STEP_ROWS * pool->row_bytes;
     if (w->offer.name[0] && t->offered) {
         t->offered(t->self, l->index, &w->offer, rows, rows * (size_t)pool->shape.top_k);
     }
