@@ -45,9 +45,9 @@ int host_options_table(struct host_options *o, struct opt *out)
         {"no-shm", 0, OPT_FLAG, &o->no_shm, NULL,
          "share no memory with workers on this host: rows go the endpoint's way", 0, 0},
         {"wire-dtype", 0, OPT_STR, &o->rows_name, "TYPE",
-         "what hidden states travel to workers as: bf16 (default), fp8 (half the\n"
-         "bytes; logits differ by about 1 % from bf16's), fp8-both (results as well,\n"
-         "which are most of the bytes; logits differ by a third more)",
+         "what hidden states travel to workers as: bf16 (default), fp8 (half\n"
+         "the bytes; logits differ by about 1 % from bf16's), fp8-both\n"
+         "(results too, most of the bytes; logits differ by a third more)",
          0, 0},
         {"no-local", 0, OPT_FLAG, &o->no_local, NULL,
          "never compute experts here that no worker holds any more: requests\n"
