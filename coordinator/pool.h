@@ -20,8 +20,8 @@
 #include "router/plan.h"
 #include <ev.h>
 
-/* Rows of the engine's largest step, unless it is told otherwise: what memory shared with a worker is
- * sized for. */
+/* Rows of the engine's largest step, unless it is told otherwise: what memory shared with a worker
+ * is sized for. */
 #define STEP_ROWS 1024
 
 struct wire_keys; /* proto/keys.h */

@@ -22,7 +22,7 @@
 #define REOPEN_NS        (5 * NS_PER_S)    /* unanswered so long: a fresh connection */
 #define RETRY_MIN_NS     (100 * NS_PER_MS) /* first knock after a death; doubles */
 #define RETRY_MAX_NS     (2 * NS_PER_S)
-#define RETRY_SLOWEST    10  /* doublings */
+#define RETRY_SLOWEST    10 /* doublings */
 
 static void copy_text(char *to, size_t size, const char *from)
 {

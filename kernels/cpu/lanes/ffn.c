@@ -216,6 +216,18 @@ static void piece_down(const struct ffn *f, const struct piece *piece, const str
     store_rows(&to, c, ldc);
 }
 
+/* What a unit's panels begin with comes from memory while its rows are arranged. */
+static void unit_ahead(int stage, const struct ffn_segment *seg, int first, int last)
+{
+    const struct packed *w = stage == 0 ? &seg->w->up : &seg->w->down, *gate = &seg->w->gate;
+    int n_row = seg->end - seg->begin;
+    if (stage == 0 && gate->data) {
+        last = min_int(last, first + GEMM_PANELS / 2);
+        gemm_ahead(gate, n_row, first, last);
+    }
+    gemm_ahead(w, n_row, first, last);
+}
+
 /* Rows are arranged once, and meet all panels of the unit. */
 static void unit_run(const struct ffn *f, int stage, const struct stage *s,
                      const struct ffn_segment *seg, int unit)
@@ -235,6 +247,7 @@ static void unit_run(const struct ffn *f, int stage, const struct stage *s,
                               .wait = wait};
         struct gemm_rows rows = stage == 0 ? rows_up(f, seg, &piece) : rows_down(f, &piece);
         rows.scratch = scratch;
+        unit_ahead(stage, seg, first, last);
         gemm_arrange(&rows, stage == 0 ? &seg->w->up : &seg->w->down);
         for (piece.p0 = first; piece.p0 < last; piece.p0 += s->panels) {
             piece.n_panel = min_int(s->panels, last - piece.p0);

@@ -50,7 +50,8 @@ struct gemm_cut {
 #define GEMM_X_FLOATS (LANES_ROWS * (CHUNK_REUSED + LANES))
 /* Rows made integers: 48 of 4096 k. */
 #define INT_SCRATCH ((size_t)256 << 10)
-#define INT_UNIT    16 /* panels a unit of many rows */
+#define INT_UNIT    16  /* panels a unit of many rows */
+#define INT_FIRST   512 /* bytes of a panel that are asked for before its unit begins */
 
 #if defined(__AVX512F__) && defined(__AVX512BW__)
 #define PART_LANES 16
@@ -305,13 +306,14 @@ static void gemm_lanes(const struct gemm_rows *rows, const struct packed *w,
 
 /* Rows that a unit makes integers, which are worth as many panels as leave units enough; and one or
  * two rows meet GEMM_PANELS at once. */
-INLINE struct gemm_cut ints_cut(const struct packed *w, int n_row)
+INLINE struct gemm_cut ints_cut(const struct packed *w, int few_panels, int n_row)
 {
     int fit = min_int(ints_fit(k_padded(w->k)), LANES_ROWS);
+    int few = 2 * few_panels > GEMM_PANELS ? 2 * few_panels : GEMM_PANELS;
     return (struct gemm_cut){.rows = fit ? fit : LANES_ROWS,
                              .panels = GEMM_PANELS,
                              .unit_rows = 2 * LANES_ROWS,
-                             .unit_panels = n_row <= FEW_ROWS ? GEMM_PANELS : INT_UNIT};
+                             .unit_panels = n_row <= FEW_ROWS ? few : INT_UNIT};
 }
 
 /* Few rows read each weight once, so a unit is few panels: streams from memory, and units enough
@@ -320,7 +322,7 @@ INLINE struct gemm_cut lanes_cut(const struct packed *w, int few_panels, int n_r
 {
     int few = n_row <= FEW_ROWS;
     if (w->int_rows)
-        return ints_cut(w, n_row);
+        return ints_cut(w, few_panels, n_row);
     return (struct gemm_cut){.rows = LANES_ROWS,
                              .panels = few ? few_panels : LANES_PANELS,
                              .unit_rows = 2 * LANES_ROWS,
@@ -367,6 +369,20 @@ INLINE void gemm_end(void) {}
 INLINE const unsigned char *panel_at(const struct packed *w, int j)
 {
     return (const unsigned char *)w->data + (size_t)j * panel_bytes(w);
+}
+
+/* gemm_ahead asks for what few rows meet first of panels [first, last), while they are arranged. */
+INLINE void gemm_ahead(const struct packed *w, int n_row, int first, int last)
+{
+    if (!w->int_rows || n_row > FEW_ROWS)
+        return;
+    size_t line = quant_block_at(w, 0);
+    for (int j = first; j < min_int(last, first + GEMM_PANELS); j++) {
+        const unsigned char *panel = panel_at(w, j);
+        __builtin_prefetch(panel);
+        for (size_t i = 0; i < INT_FIRST; i += LINE_BYTES)
+            __builtin_prefetch(panel + line + i);
+    }
 }
 
 /* The bias of n <= PANEL columns from `col` on; zero where there is none. */

@@ -25,6 +25,7 @@
 #define INT_CHUNK 1024
 /* Bytes ahead of the line in hand that each stream from memory is asked for. */
 #define INT_AHEAD(n_part) ((n_part) == 1 ? 4096 : 1024)
+#define SCALE_AHEAD       256 /* the same of a panel's scales */
 /* Parts that a micro-tile meets at once, at most. */
 #define INT_PARTS_MAX 8
 
@@ -273,7 +274,9 @@ INLINE void int_tile(const struct int_tile *t, enum dtype dtype, const int n_row
             int_sums(t, &at, dtype, k, stop, d, n_row, n_part);
 #pragma GCC unroll 8
             for (int j = 0; j < n_part; j++) {
-                part scale = load_scale(t->sw[j] + sw);
+                const unsigned char *from = t->sw[j] + sw;
+                __builtin_prefetch((const void *)((uintptr_t)from + SCALE_AHEAD));
+                part scale = load_scale(from);
 #pragma GCC unroll 8
                 for (int r = 0; r < n_row; r++)
                     g[r][j] = p_fma(scale, int_float(d[r][j]), g[r][j]);

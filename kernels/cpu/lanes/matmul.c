@@ -48,6 +48,7 @@ static void unit_run(const struct matmul *m, const struct cut *cut, int unit)
                                  .dtype = row_dtype(m->w),
                                  .made = made,
                                  .scratch = scratch};
+        gemm_ahead(m->w, m->n_row, first, last);
         gemm_arrange(&rows, m->w);
         for (int p0 = first; p0 < last; p0 += g->panels) {
             int n_panel = min_int(g->panels, last - p0);
