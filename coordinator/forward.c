@@ -51,9 +51,6 @@ static void project_into(const struct forward *f, const struct micro *m, const v
     run_matmul(f, &mm);
 }
 
-/* Fewer rows are no tile's, and then what meets integers is made of them in the product. */
-#define INTS_ROWS 12
-
 /* Where rows that meet w are made integers, once for all units; NULL: they are not. */
 static void *ints_for(const struct forward *f, const struct micro *m, const struct packed *w)
 {

@@ -43,6 +43,9 @@ enum isa { ISA_PORTABLE, ISA_AVX2, ISA_AVX512, ISA_AMX, ISA_COUNT };
 #define PANEL 16
 /* k of a row that share a scale in THE INTEGER SUM. */
 #define ROW_GROUP 128
+/* Rows of a product, or of all experts together, from which making them integers once
+ * (kernels.ints) pays; with fewer, units that want integers make them. */
+#define INTS_ROWS 12
 
 static inline int k_padded(int k)
 {

@@ -138,9 +138,6 @@ static const void *rows_gather(struct compute *c, const struct compute_item *ite
     return c->x.at;
 }
 
-/* Fewer rows are no tile's, and then what meets integers is made of them in the product. */
-#define INTS_ROWS 12
-
 struct ints_job {
     const struct kernels *kernels;
     const unsigned char *x;
