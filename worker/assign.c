@@ -5,6 +5,9 @@
  *     assign_take -> missing experts -> loader ... on_changed: held bits, epoch, Assigned
  *                                              ... its end:    drop the rest, Assigned
  *
+ * What was dropped gives its memory back bit by bit, after the plan's end was told. The next plan
+ * waits for that: the memory is not there twice, and the same expert may be asked for again.
+ *
  * The answers go to the peer that sent the latest Assign of the plan. */
 #include "worker/assign.h"
 
@@ -32,6 +35,7 @@ struct assign {
     int drop;
     uint8_t *held; /* [w->held_bytes] */
     enum assign_state state;
+    int waits; /* LOADING, but not begun: what the last plan dropped is not freed yet */
     struct err err;
     int n_seen; /* loaded experts whose bits are set */
     int64_t reported_ns;
@@ -47,8 +51,9 @@ static int bit_get(const uint8_t *bits, size_t i)
 
 static void report(struct assign *a)
 {
-    struct loader_view view;
-    loader_view_get(a->loader, &view);
+    struct loader_view view = {0};
+    if (!a->waits)
+        loader_view_get(a->loader, &view);
     struct msg_assigned m = {.plan = a->plan,
                              .epoch = a->w->epoch,
                              .state = a->state,
@@ -81,6 +86,7 @@ static int refresh_held(struct worker *w)
     return changed;
 }
 
+/* free_some: up to n of the dropped; with the last one the list. */
 static void free_some(struct assign *a, int n)
 {
     for (; n > 0 && a->n_dropped > 0; n--)
@@ -92,13 +98,6 @@ static void free_some(struct assign *a, int n)
     a->dropped = NULL;
 }
 
-static void on_drop_timer(struct ev_loop *loop, ev_timer *timer, int revents)
-{
-    (void)loop;
-    (void)revents;
-    free_some(timer->data, DROP_AT_ONCE);
-}
-
 /* What was asked for and is not wanted any more goes; requests that came before are answered
  * first. Returns how many went. Their memory goes bit by bit; at once, where there is none for a
  * list. */
@@ -108,7 +107,6 @@ static int drop_rest(struct assign *a)
     int n = 0;
     while (queue_count(w->queue))
         batch_run(w);
-    free_some(a, a->n_dropped);
     a->dropped = calloc((size_t)expert_set_count(w->set) + 1, sizeof(*a->dropped));
     for (int layer = 0; layer < w->shape.n_layer; layer++)
         for (int e = 0; e < w->shape.n_expert; e++)
@@ -123,6 +121,8 @@ static int drop_rest(struct assign *a)
             }
     if (a->n_dropped > 0)
         ev_timer_start(w->loop, &a->drop_timer);
+    else
+        free_some(a, 0);
     return n;
 }
 
@@ -146,7 +146,7 @@ static void on_changed(void *user)
 {
     struct assign *a = user;
     struct loader_view view;
-    if (a->state != ASSIGN_LOADING)
+    if (a->state != ASSIGN_LOADING || a->waits)
         return;
     loader_view_get(a->loader, &view);
     if (!view.running) {
@@ -161,33 +161,6 @@ static void on_changed(void *user)
         refresh_held(a->w);
     }
     report(a);
-}
-
-struct assign *assign_create(struct worker *w)
-{
-    struct assign *a = calloc(1, sizeof(*a));
-    if (a) {
-        a->w = w;
-        ev_timer_init(&a->drop_timer, on_drop_timer, DROP_S, DROP_S);
-        a->drop_timer.data = a;
-        a->held = calloc(1, w->held_bytes);
-        a->loader = a->held ? loader_create(w->set, w->loop, on_changed, a) : NULL;
-    }
-    if (a && !a->loader) {
-        assign_destroy(a);
-        a = NULL;
-    }
-    return a;
-}
-
-void assign_destroy(struct assign *a)
-{
-    if (!a)
-        return;
-    loader_destroy(a->loader);
-    free_some(a, a->n_dropped);
-    free(a->held);
-    free(a);
 }
 
 /* missing lists (layer, expert) of what is asked for and not held, in the order of the layers; a
@@ -249,6 +222,58 @@ static int begin(struct assign *a, struct err *err)
     return rc;
 }
 
+static void start(struct assign *a)
+{
+    struct loader_view view = {0};
+    if (begin(a, &view.err) == 0) {
+        loader_view_get(a->loader, &view);
+        if (view.running) {
+            report(a);
+            return;
+        }
+    }
+    finish(a, &view);
+}
+
+static void on_drop_timer(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+    (void)loop;
+    (void)revents;
+    struct assign *a = timer->data;
+    free_some(a, DROP_AT_ONCE);
+    if (a->n_dropped == 0 && a->waits) {
+        a->waits = 0;
+        start(a);
+    }
+}
+
+struct assign *assign_create(struct worker *w)
+{
+    struct assign *a = calloc(1, sizeof(*a));
+    if (a) {
+        a->w = w;
+        ev_timer_init(&a->drop_timer, on_drop_timer, DROP_S, DROP_S);
+        a->drop_timer.data = a;
+        a->held = calloc(1, w->held_bytes);
+        a->loader = a->held ? loader_create(w->set, w->loop, on_changed, a) : NULL;
+    }
+    if (a && !a->loader) {
+        assign_destroy(a);
+        a = NULL;
+    }
+    return a;
+}
+
+void assign_destroy(struct assign *a)
+{
+    if (!a)
+        return;
+    loader_destroy(a->loader);
+    free_some(a, a->n_dropped);
+    free(a->held);
+    free(a);
+}
+
 void assign_take(struct assign *a, const struct sock_peer *from, const struct msg_assign *m)
 {
     int same =
@@ -266,14 +291,9 @@ void assign_take(struct assign *a, const struct sock_peer *from, const struct ms
     a->n_seen = 0;
     err_clear(&a->err);
     a->state = ASSIGN_LOADING;
-    struct loader_view view = {0};
-    if (begin(a, &view.err)) {
-        finish(a, &view);
-        return;
-    }
-    loader_view_get(a->loader, &view);
-    if (view.running)
+    a->waits = a->n_dropped > 0;
+    if (a->waits)
         report(a);
     else
-        finish(a, &view);
+        start(a);
 }

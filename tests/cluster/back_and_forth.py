@@ -107,12 +107,15 @@ def check(binary):
             with Served(binary, model, "--workers-at", at, "--admin", admin, "--no-prefix-cache",
                         workers=0) as server:
                 processes = [Process(p.pid) for p in (server.process, *workers.running)]
+                undone = []
                 with Streams(server) as streams:
                     for i in range(N_CHANGE):
                         if i == N_WARM:
                             before = taken(processes)
                         sets = {a: "4-7", b: "0-3"} if i % 2 == 0 else {a: "0-3", b: "4-7"}
                         end = change(admin, sets)
+                        if end["outcome"]:
+                            undone.append(f"change {i + 1}: {end['outcome']}")
                 after = settled(processes, before)
                 said = server.said()
     if streams.failures:
@@ -120,7 +123,7 @@ def check(binary):
     if any(len(answers) != 1 for answers in streams.answers):
         raise Failure(f"the same request had {[len(s) for s in streams.answers]} answers")
     if end["done"] != N_CHANGE or end["failed"]:
-        raise Failure(f"{N_CHANGE} changes were begun: {end}")
+        raise Failure(f"{N_CHANGE} changes were begun: {end}\n" + "\n".join([*undone, said]))
     for name, then, now in zip(("coordinator", "worker", "worker"), before, after):
         print(f"{name}: {then[0] / MIB:.1f} MiB, {then[1]} descriptors, {then[2]} threads after {N_WARM} "
               f"changes; {now[0] / MIB:.1f}, {now[1]}, {now[2]} after {N_CHANGE}")

@@ -215,6 +215,35 @@ static void what_does_not_fit_is_refused(void **state)
     world_end(&w, &c);
 }
 
+/* What a plan drops has its memory yet when the next one asks for the same experts again: there and
+ * back, faster than it goes. */
+static void what_was_just_dropped_can_be_had_again(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c;
+    uint8_t none[16] = {0}, all[16] = {0};
+    world_begin(&w, &c, NULL, 0, "inproc://assign-again");
+    int n_layer = w.model->desc.n_layer;
+    for (int layer = 0; layer < n_layer; layer++)
+        for (int e = 0; e < 6; e++)
+            bit_set(all, layer, e);
+    for (uint64_t plan = 1; plan <= 8; plan += 2) {
+        send_assign(&w, &c, plan, none, 1);
+        assert_int_equal(wait_end(&w, &c, plan)->state, ASSIGN_DONE);
+        client_clear(&c);
+        send_assign(&w, &c, plan + 1, all, 1);
+        const struct msg_assigned *end = wait_end(&w, &c, plan + 1);
+        assert_string_equal(end->text, "");
+        assert_int_equal(end->state, ASSIGN_DONE);
+        assert_int_equal(end->loaded, n_layer * 6);
+        client_clear(&c);
+        assert_memory_equal(greet(&w, &c)->held, all, ((size_t)n_layer * 6 + 7) / 8);
+        client_clear(&c);
+    }
+    world_end(&w, &c);
+}
+
 int main(void)
 {
     log_set_level(LOG_ERROR);
@@ -225,6 +254,7 @@ int main(void)
         cmocka_unit_test(a_plan_said_twice_is_carried_out_once),
         cmocka_unit_test(a_fixed_worker_refuses),
         cmocka_unit_test(what_does_not_fit_is_refused),
+        cmocka_unit_test(what_was_just_dropped_can_be_had_again),
     };
     return cmocka_run_group_tests_name("assign", tests, NULL, NULL);
 }
