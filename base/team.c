@@ -10,6 +10,7 @@
  * so no wake-up is lost. */
 #include "base/team.h"
 #include "base/clock.h"
+#include "base/seats.h"
 
 #include <linux/futex.h>
 #include <pthread.h>
@@ -46,6 +47,7 @@ struct team {
     _Alignas(LINE_BYTES) _Atomic uint32_t epoch;
     _Atomic uint32_t n_parked;
     _Atomic int stopping;
+    struct seats seats;
     struct team_thread threads[];
 };
 
@@ -176,6 +178,9 @@ struct team *team_create(int n_thread, int spin_us)
         team_destroy(team);
         return NULL;
     }
+    seats_init(&team->seats, n_thread);
+    for (int i = 1; i < team->seats.n; i++)
+        seats_take(team->threads[i].id, team->seats.cpu[i]);
     return team;
 }
 
@@ -187,6 +192,7 @@ void team_destroy(struct team *team)
     team_wake(team, team->n_thread);
     for (int i = 1; i < team->n_thread; i++)
         pthread_join(team->threads[i].id, NULL);
+    seats_fini(&team->seats);
     free(team);
 }
 
@@ -220,6 +226,14 @@ static void wait_for_units(struct team *team, uint32_t n_unit)
     atomic_store(&team->caller_parked, 0);
 }
 
+/* team_sit: a helper that sat where the caller is now goes where the caller was. */
+static void team_sit(struct team *team)
+{
+    int moved = seats_swap(&team->seats, sched_getcpu());
+    if (moved > 0)
+        seats_take(team->threads[moved].id, team->seats.cpu[moved]);
+}
+
 static void team_publish(struct team *team, team_fn *fn, void *arg, int n_unit, int chunk)
 {
     uint64_t generation = atomic_load_explicit(&team->next, memory_order_relaxed) >> 32;
@@ -242,6 +256,7 @@ void team_run(struct team *team, team_fn *fn, void *arg, int n_unit, int chunk)
         run_alone(fn, arg, n_unit, chunk);
         return;
     }
+    team_sit(team);
     team_publish(team, fn, arg, n_unit, chunk);
     int n_chunk = n_unit / chunk + (n_unit % chunk != 0);
     team_wake(team, n_chunk < team->n_thread ? n_chunk - 1 : team->n_thread - 1);
@@ -263,19 +278,5 @@ void team_flush_denormals(void)
 
 int cpu_count(void)
 {
-    /* The kernel refuses a mask shorter than its own; machines above 1024 CPUs exist. */
-    for (int n_bit = 1024; n_bit <= 1 << 20; n_bit *= 2) {
-        cpu_set_t *set = CPU_ALLOC((size_t)n_bit);
-        if (!set)
-            break;
-        size_t bytes = CPU_ALLOC_SIZE((size_t)n_bit);
-        CPU_ZERO_S(bytes, set);
-        int ok = sched_getaffinity(0, bytes, set) == 0;
-        int n_cpu = ok ? CPU_COUNT_S(bytes, set) : 0;
-        CPU_FREE(set);
-        if (n_cpu > 0)
-            return n_cpu;
-    }
-    long online = sysconf(_SC_NPROCESSORS_ONLN);
-    return online > 0 ? (int)online : 1;
+    return cpus_allowed(NULL, 0);
 }

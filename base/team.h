@@ -3,7 +3,8 @@
  * so that they finish together, and the bits do not change with the number of threads. Waiting
  * threads spin for a short, configurable time, then park on a futex: a parked thread costs its
  * neighbours nothing (a spinning third thread on two cores cost a peer four fifths of its speed).
- * Every thread runs with denormals flushed (FTZ, DAZ), as the matrix units do. */
+ * Every thread runs with denormals flushed (FTZ, DAZ), as the matrix units do. A team with a thread
+ * for every CPU keeps its helpers to a CPU each (base/seats.h). */
 #ifndef BASE_TEAM_H
 #define BASE_TEAM_H
 
