@@ -327,36 +327,76 @@ INLINE int byte_fit(int k_pad)
     return fit < TILES_MAX ? (int)fit : TILES_MAX;
 }
 
-/* k [k, k + n) of row r as integers, with a scale a row group; of the rows' whole depth k_pad. */
-INLINE void byte_row(const struct gemm_rows *rows, int r, int k_pad, int k, int n, int8_t *q,
-                     float *scale)
+/* Row r as it lies. */
+INLINE const void *byte_row_at(const struct gemm_rows *rows, int r)
 {
     size_t index = (size_t)(rows->row ? rows->row[r] : r);
-    const uint16_t *x = (const uint16_t *)rows->x + index * rows->ld;
-    if (!rows->made) {
-        int_row(x + k, n, q, scale);
-        return;
-    }
-    const int8_t *made = (const int8_t *)x;
-    size_t n_group = (size_t)(n + ROW_GROUP - 1) / ROW_GROUP;
-    memcpy(q, made + k, (size_t)n);
-    memcpy(scale, made + k_pad + (size_t)(k / ROW_GROUP) * sizeof *scale, n_group * sizeof *scale);
+    return (const uint16_t *)rows->x + index * rows->ld;
 }
 
-/* k [k0, k0 + n_k) of rows into the scratch; what is not there is zero. */
-static struct byte_tiles byte_gather(const struct gemm_rows *rows, int k_pad, int k0, int n_k)
+/* Rows that are integers: eight at a time, row group by row group, so that what is written is one
+ * stream; those after them are asked for meanwhile, which no hardware guesses. */
+static void byte_copy(const struct gemm_rows *rows, int k_pad, int k0, int n_k,
+                      struct byte_tiles to, unsigned char *a, float *sx)
 {
-    int n_block = (rows->n + TILE_DIM - 1) / TILE_DIM, n_group = (n_k + ROW_GROUP - 1) / ROW_GROUP;
-    size_t ld = (size_t)n_block * TILE_DIM, step = (size_t)n_block * BYTE_BLOCK;
-    float *sx = (float *)(void *)(rows->scratch + (size_t)n_group * step);
-    for (int r = 0; r < n_block * TILE_DIM; r++) {
-        unsigned char *out = rows->scratch + (size_t)(r / TILE_DIM) * BYTE_BLOCK +
-                             (size_t)(r % TILE_DIM) * TILE_BYTES;
+    enum { AT_ONCE = TILE_DIM / 2 };
+    const size_t step = (size_t)to.n_block * BYTE_BLOCK, ld = (size_t)to.n_block * TILE_DIM;
+    const int8_t *from[2 * AT_ONCE] = {0};
+    for (int r = 0; r < AT_ONCE && r < rows->n; r++)
+        from[r] = byte_row_at(rows, r);
+    for (int r0 = 0; r0 < to.n_block * TILE_DIM; r0 += AT_ONCE) {
+        for (int r = 0; r < AT_ONCE; r++) {
+            int next = r0 + AT_ONCE + r;
+            from[AT_ONCE + r] = next < rows->n ? byte_row_at(rows, next) : NULL;
+        }
+        unsigned char *out = a + (size_t)(r0 / TILE_DIM) * BYTE_BLOCK +
+                             (size_t)(r0 % TILE_DIM) * TILE_BYTES;
+        for (int k = 0; k < n_k; k += ROW_GROUP, out += step) {
+            int second = min_int(BYTE_DEEP, n_k - k - BYTE_DEEP);
+            for (int r = 0; r < AT_ONCE; r++) {
+                unsigned char *to_row = out + (size_t)r * TILE_BYTES;
+                const int8_t *row = from[r], *next = from[AT_ONCE + r];
+                float scale = 0.0f;
+                if (next) {
+                    __builtin_prefetch(next + k0 + k);
+                    __builtin_prefetch(next + k0 + k + BYTE_DEEP);
+                }
+                if (row && second == BYTE_DEEP) {
+                    memcpy(to_row, row + k0 + k, BYTE_DEEP);
+                    memcpy(to_row + TILE_SIZE, row + k0 + k + BYTE_DEEP, BYTE_DEEP);
+                } else {
+                    memset(to_row, 0, BYTE_DEEP);
+                    memset(to_row + TILE_SIZE, 0, BYTE_DEEP);
+                    if (row) {
+                        memcpy(to_row, row + k0 + k, (size_t)min_int(BYTE_DEEP, n_k - k));
+                        memcpy(to_row + TILE_SIZE, row + k0 + k + BYTE_DEEP,
+                               (size_t)(second > 0 ? second : 0));
+                    }
+                }
+                if (row)
+                    memcpy(&scale, row + k_pad + (size_t)((k0 + k) / ROW_GROUP) * sizeof scale,
+                           sizeof scale);
+                sx[(size_t)(k / ROW_GROUP) * ld + (size_t)(r0 + r)] = scale;
+            }
+        }
+        memcpy(from, from + AT_ONCE, AT_ONCE * sizeof *from);
+    }
+}
+
+/* Rows of bf16. */
+static void byte_make(const struct gemm_rows *rows, int k0, int n_k, struct byte_tiles to,
+                      unsigned char *a, float *sx)
+{
+    const size_t step = (size_t)to.n_block * BYTE_BLOCK, ld = (size_t)to.n_block * TILE_DIM;
+    for (int r = 0; r < to.n_block * TILE_DIM; r++) {
+        unsigned char *out =
+            a + (size_t)(r / TILE_DIM) * BYTE_BLOCK + (size_t)(r % TILE_DIM) * TILE_BYTES;
         for (int k = 0; k < n_k; k += BYTE_K) {
             _Alignas(64) int8_t q[BYTE_K] = {0};
             float scale[BYTE_K / ROW_GROUP] = {0};
             if (r < rows->n)
-                byte_row(rows, r, k_pad, k0 + k, min_int(BYTE_K, n_k - k), q, scale);
+                int_row((const uint16_t *)byte_row_at(rows, r) + k0 + k, min_int(BYTE_K, n_k - k),
+                        q, scale);
             for (int g = 0; g < BYTE_K / ROW_GROUP && k + g * ROW_GROUP < n_k; g++, out += step) {
                 sx[(size_t)(k / ROW_GROUP + g) * ld + (size_t)r] = scale[g];
                 memcpy(out, q + g * ROW_GROUP, BYTE_DEEP);
@@ -364,7 +404,20 @@ static struct byte_tiles byte_gather(const struct gemm_rows *rows, int k_pad, in
             }
         }
     }
-    return (struct byte_tiles){.a = rows->scratch, .sx = sx, .n_block = n_block};
+}
+
+/* k [k0, k0 + n_k) of rows of the whole depth k_pad into the scratch; what is not there is zero. */
+static struct byte_tiles byte_gather(const struct gemm_rows *rows, int k_pad, int k0, int n_k)
+{
+    int n_block = (rows->n + TILE_DIM - 1) / TILE_DIM, n_group = (n_k + ROW_GROUP - 1) / ROW_GROUP;
+    float *sx = (float *)(void *)(rows->scratch +
+                                  (size_t)n_group * (size_t)n_block * BYTE_BLOCK);
+    struct byte_tiles to = {.a = rows->scratch, .sx = sx, .n_block = n_block};
+    if (rows->made)
+        byte_copy(rows, k_pad, k0, n_k, to, rows->scratch, sx);
+    else
+        byte_make(rows, k0, n_k, to, rows->scratch, sx);
+    return to;
 }
 
 static void byte_arrange(struct gemm_rows *rows, const struct packed *w)
