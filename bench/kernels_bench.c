@@ -37,6 +37,7 @@ struct bench {
     size_t weights_bytes, matrix_bytes;
     struct ffn_weights expert[N_EXPERT];
     uint16_t *x, *h;
+    void *x_ints; /* where rows of x made integers go */
     float *y;
     int32_t *row;
     struct ffn_segment seg[N_EXPERT];
@@ -73,6 +74,25 @@ static void ffn_unit(void *arg, int begin, int end, int thread)
     job->k->ffn(&job->f, job->stage, begin, end);
 }
 
+static void ints_rows(void *arg, int begin, int end, int thread)
+{
+    (void)thread;
+    const struct bench *b = arg;
+    for (int r = begin; r < end; r++) {
+        size_t at = (size_t)r * D_MODEL;
+        b->k->ints(b->x + at, D_MODEL, (uint16_t *)b->x_ints + at);
+    }
+}
+
+/* The rows made integers, as the engine does once a layer; NULL: few, or not wanted. */
+static const void *ints_of(struct bench *b, int n_row)
+{
+    if (!b->int_rows || !b->k->ints || n_row < INTS_ROWS)
+        return NULL;
+    team_run(b->team, ints_rows, b, n_row, 16);
+    return b->x_ints;
+}
+
 /* With --cpu-time the calling thread's own time, which a busy machine does not stretch so much. */
 static int64_t bench_now(const struct bench *b)
 {
@@ -106,10 +126,11 @@ static int bench_init(struct bench *b)
     b->weights_bytes = N_EXPERT * expert_bytes;
     b->weights = mem_map(b->weights_bytes);
     b->x = mem_map((size_t)MAX_ROWS * D_MODEL * 2);
+    b->x_ints = mem_map((size_t)MAX_ROWS * D_MODEL * 2);
     b->h = mem_map((size_t)MAX_ROWS * TOP_K * D_FF * 2);
     b->y = mem_map((size_t)MAX_ROWS * TOP_K * D_MODEL * 4);
     b->row = mem_map((size_t)MAX_ROWS * TOP_K * sizeof *b->row);
-    if (!b->weights || !b->x || !b->h || !b->y || !b->row)
+    if (!b->weights || !b->x || !b->x_ints || !b->h || !b->y || !b->row)
         return -1;
     for (size_t i = 0; i < b->weights_bytes / 2; i++)
         ((uint16_t *)(void *)b->weights)[i] = (uint16_t)(0x3c00u + (i * 7919u & 0x81ffu));
@@ -139,6 +160,7 @@ static struct work run_matmul(struct bench *b, int n_row, int n_matrix)
         struct packed w = weights_at(b, b->weights + at * b->matrix_bytes, D_MODEL, D_MODEL);
         struct matmul_job job = {.k = b->k,
                                  .m = {.x = b->x,
+                                       .x_ints = ints_of(b, n_row),
                                        .ldx = D_MODEL,
                                        .n_row = n_row,
                                        .w = &w,
@@ -196,9 +218,10 @@ static struct work run_ffn(struct bench *b, int n_row, int n_layer)
                                     .row = b->row,
                                     .h = b->h,
                                     .y = b->y,
-                                    .y_dtype = DTYPE_F32,
+                                    .y_dtype = DTYPE_BF16,
                                     .ldy = D_MODEL}};
         int64_t start = bench_now(b);
+        job.f.x_ints = ints_of(b, n_row);
         for (job.stage = 0; job.stage < 2; job.stage++)
             team_run(b->team, ffn_unit, &job, b->k->ffn_units(&job.f, job.stage), 1);
         work.ns += (double)(bench_now(b) - start);

@@ -409,6 +409,30 @@ INLINE void v_store_bf16_2(uint16_t *p, vec a, vec b)
     v_store_bf16(p + LANES, b);
 #endif
 }
+/* Whole lines past the caches, p at a line's beginning; other threads see them after v_stream_end.
+ */
+INLINE void v_stream(float *p, vec a)
+{
+#if defined(__AVX512F__) && defined(__AVX512BW__)
+    _mm512_stream_ps(p, a);
+#else
+    v_store(p, a);
+#endif
+}
+INLINE void v_stream_bf16_2(uint16_t *p, vec a, vec b)
+{
+#if defined(__AVX512BF16__)
+    _mm512_stream_si512((__m512i *)(void *)p, (__m512i)_mm512_cvtne2ps_pbh(b, a));
+#else
+    v_store_bf16_2(p, a, b);
+#endif
+}
+INLINE void v_stream_end(void)
+{
+#if defined(__AVX512F__) && defined(__AVX512BW__)
+    _mm_sfence();
+#endif
+}
 /* Partial vectors: the first n lanes, the others zero; and their store. */
 INLINE vec v_load_n(const float *p, int n)
 {

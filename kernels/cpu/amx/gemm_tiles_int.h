@@ -22,13 +22,11 @@
 #ifndef KERNELS_GEMM_TILES_INT_H
 #define KERNELS_GEMM_TILES_INT_H
 
-#define BYTE_DEEP      64                    /* k of a tile of bytes */
-#define BYTE_BLOCK     (2 * TILE_SIZE)       /* 16 rows of a row group */
-#define BYTE_PARTS     (ROW_GROUP / K_BLOCK) /* of a row group, at most */
-#define BYTE_AHEAD     2                     /* row groups ahead that weights are asked for */
-#define BYTE_UNIT      64                    /* panels a unit */
-#define BYTE_UNIT_ROWS 256
-#define BYTE_K         (4 * ROW_GROUP) /* of rows too deep to be arranged whole */
+#define BYTE_DEEP  64                    /* k of a tile of bytes */
+#define BYTE_BLOCK (2 * TILE_SIZE)       /* 16 rows of a row group */
+#define BYTE_PARTS (ROW_GROUP / K_BLOCK) /* of a row group, at most */
+#define BYTE_AHEAD 2                     /* row groups ahead that weights are asked for */
+#define BYTE_K     (4 * ROW_GROUP)       /* of rows too deep to be arranged whole */
 
 enum byte_shape { BYTE_TWO, BYTE_ONE, BYTE_FOUR, BYTE_MIXED };
 
@@ -349,8 +347,8 @@ static void byte_copy(const struct gemm_rows *rows, int k_pad, int k0, int n_k,
             int next = r0 + AT_ONCE + r;
             from[AT_ONCE + r] = next < rows->n ? byte_row_at(rows, next) : NULL;
         }
-        unsigned char *out = a + (size_t)(r0 / TILE_DIM) * BYTE_BLOCK +
-                             (size_t)(r0 % TILE_DIM) * TILE_BYTES;
+        unsigned char *out =
+            a + (size_t)(r0 / TILE_DIM) * BYTE_BLOCK + (size_t)(r0 % TILE_DIM) * TILE_BYTES;
         for (int k = 0; k < n_k; k += ROW_GROUP, out += step) {
             int second = min_int(BYTE_DEEP, n_k - k - BYTE_DEEP);
             for (int r = 0; r < AT_ONCE; r++) {
@@ -410,8 +408,7 @@ static void byte_make(const struct gemm_rows *rows, int k0, int n_k, struct byte
 static struct byte_tiles byte_gather(const struct gemm_rows *rows, int k_pad, int k0, int n_k)
 {
     int n_block = (rows->n + TILE_DIM - 1) / TILE_DIM, n_group = (n_k + ROW_GROUP - 1) / ROW_GROUP;
-    float *sx = (float *)(void *)(rows->scratch +
-                                  (size_t)n_group * (size_t)n_block * BYTE_BLOCK);
+    float *sx = (float *)(void *)(rows->scratch + (size_t)n_group * (size_t)n_block * BYTE_BLOCK);
     struct byte_tiles to = {.a = rows->scratch, .sx = sx, .n_block = n_block};
     if (rows->made)
         byte_copy(rows, k_pad, k0, n_k, to, rows->scratch, sx);

@@ -7,6 +7,7 @@
  * experts with a row each and one expert with 500 rows both cut into pieces of like size.
  * Roof: 2 bytes a weight of each expert that has rows, up to about 16 rows an expert; FMA beyond.
  */
+#include "kernels/cpu/lanes/columns.h"
 #include "kernels/cpu/lanes/gemm.h"
 #include "kernels/cpu/lanes/int_rows.h"
 #include "kernels/cpu/lanes/lanes.h"
@@ -15,6 +16,9 @@
 /* Panels of each matrix that a unit of few rows takes: two of gate and two of up, or four of one.
  */
 #define FEW_ROWS_PANELS GEMM_PANELS
+/* Units that are enough for any team: where there are more, fewer and wider ones arrange each row
+ * less often. */
+#define ENOUGH_UNITS 128
 
 /* How one expert's rows are cut in one stage. `width`: output columns, in n_panel panels, of which
  * a unit takes `group` and a call of gemm `panels`. */
@@ -35,6 +39,10 @@ static struct stage stage_of(const struct ffn *f, int stage, const struct ffn_se
     s.group = s.gemm.unit_panels >> paired;
     s.n_group = (s.n_panel + s.group - 1) / s.group;
     s.n_block = (n_row + s.gemm.unit_rows - 1) / s.gemm.unit_rows;
+    while (n_row > FEW_ROWS && s.n_group > 1 && f->n_seg * s.n_group > ENOUGH_UNITS) {
+        s.group *= 2;
+        s.n_group = (s.n_panel + s.group - 1) / s.group;
+    }
     return s;
 }
 

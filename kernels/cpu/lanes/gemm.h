@@ -339,11 +339,15 @@ INLINE void lanes_arrange(struct gemm_rows *rows, const struct packed *w)
 #include "kernels/cpu/amx/gemm_tiles.h"
 #define gemm         gemm_tiles
 #define gemm_begin   tile_open
-#define gemm_end     tile_close
 #define gemm_cut_of  tiles_cut
 #define gemm_arrange tiles_arrange
 #define gemm_made    tiles_made
 #define GEMM_SCRATCH TILES_SCRATCH
+INLINE void gemm_end(void)
+{
+    tile_close();
+    v_stream_end();
+}
 /* A tile that crosses a page costs twice its time. */
 #define GEMM_ALIGN 4096
 /* Rows of integers that a unit makes. */
@@ -362,7 +366,10 @@ INLINE int gemm_made(const struct packed *w, int n_row)
     return 0;
 }
 INLINE void gemm_begin(void) {}
-INLINE void gemm_end(void) {}
+INLINE void gemm_end(void)
+{
+    v_stream_end();
+}
 #endif
 
 /* Panel j of a packed matrix, at k = 0. */
@@ -382,82 +389,6 @@ INLINE void gemm_ahead(const struct packed *w, int n_row, int first, int last)
         __builtin_prefetch(panel);
         for (size_t i = 0; i < INT_FIRST; i += LINE_BYTES)
             __builtin_prefetch(panel + line + i);
-    }
-}
-
-/* The bias of n <= PANEL columns from `col` on; zero where there is none. */
-INLINE vec bias_at(const float *bias, int col, int n)
-{
-    if (!bias)
-        return v_zero();
-    return n == PANEL ? v_load(bias + col) : v_load_n(bias + col, n);
-}
-
-/* PANEL values, none of them denormal, as bf16. */
-INLINE void store_panel_bf16(uint16_t *p, vec v)
-{
-#if defined(__AVX512BF16__)
-    _mm256_storeu_si256((__m256i *)(void *)p, (__m256i)_mm512_cvtneps_pbh(v));
-#else
-    v_store_bf16(p, v);
-#endif
-}
-
-/* n <= PANEL columns of one row to y + col, in y's dtype, and nothing beside them. */
-INLINE void store_columns(void *y, enum dtype dtype, size_t col, vec v, int n)
-{
-    if (dtype == DTYPE_BF16 && n == PANEL) {
-        store_panel_bf16((uint16_t *)y + col, v);
-    } else if (dtype == DTYPE_BF16) {
-        uint16_t h[PANEL];
-        v_store_bf16(h, v);
-        memcpy((uint16_t *)y + col, h, (size_t)n * sizeof *h);
-    } else if (n == PANEL) {
-        v_store((float *)y + col, v);
-    } else {
-        v_store_n((float *)y + col, v, n);
-    }
-}
-
-/* Columns [col, col + n) of rows [row, row + n_row) of a result. */
-struct columns {
-    void *y; /* [*, ld] of dtype */
-    enum dtype dtype;
-    size_t ld;
-    const float *bias; /* of all columns, or NULL */
-    int row, n_row, col, n;
-};
-
-/* columns_fetch: these lines are wanted soon. Each row's lie in another page, so no hardware
- * guesses them, and a store that misses waits for all of memory; asked for before the product, they
- * are in the second-level cache after it. */
-INLINE void columns_fetch(const struct columns *to)
-{
-    size_t bytes = dtype_bytes(to->dtype), n = (size_t)to->n * bytes;
-    const unsigned char *y = to->y;
-    y += ((size_t)to->row * to->ld + (size_t)to->col) * bytes;
-    for (int r = 0; to->n_row >= PANEL && r < to->n_row; r++, y += to->ld * bytes)
-        for (size_t at = 0; at < n; at += 64)
-            __builtin_prefetch(y + at, 0, 2);
-}
-
-/* store_rows: c [n_row, ldc] to them, each plus its bias; a row's columns at once, as they are
- * whole lines and the next row is far away. */
-static void store_rows(const struct columns *to, const float *c, size_t ldc)
-{
-    enum { PAIR = 2 * PANEL };
-    size_t at = (size_t)to->row * to->ld + (size_t)to->col;
-    for (int r = 0; r < to->n_row; r++, at += to->ld, c += ldc) {
-        int j = 0;
-        for (; to->dtype == DTYPE_BF16 && !to->bias && j + PAIR <= to->n; j += PAIR)
-            v_store_bf16_2((uint16_t *)to->y + at + j, v_load(c + j), v_load(c + j + PANEL));
-        for (; j < to->n; j += PANEL) {
-            int n = min_int(PANEL, to->n - j);
-            vec v = v_load(c + j);
-            if (to->bias)
-                v = v_add(v, bias_at(to->bias, to->col + j, n));
-            store_columns(to->y, to->dtype, at + (size_t)j, v, n);
-        }
     }
 }
 

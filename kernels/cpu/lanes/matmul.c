@@ -4,6 +4,7 @@
  * blocks that reuse a group from the second-level cache; neighbouring units share the group, so
  * that the threads working on them read it from memory once. Neither cut enters the arithmetic.
  * Roof: memory, 2 bytes a weight, up to about 16 rows; FMA beyond. */
+#include "kernels/cpu/lanes/columns.h"
 #include "kernels/cpu/lanes/gemm.h"
 #include "kernels/cpu/lanes/lanes.h"
 

@@ -137,6 +137,25 @@ static void every_row_count_up_to_70_has_the_bits_of_the_sum(void **state)
     }
 }
 
+/* Results that are whole lines, with rows that end with theirs and with others behind. */
+static void results_of_whole_lines_have_the_bits_of_the_sum(void **state)
+{
+    (void)state;
+    const struct kernels *table[MAX_TABLE];
+    int n_table = tables_of_sum(table);
+    for (int i = 0; i < 16; i++) {
+        struct product p = {.dtype = i % 2 ? DTYPE_F32 : DTYPE_BF16,
+                            .y_dtype = i / 2 % 2 ? DTYPE_F32 : DTYPE_BF16,
+                            .n = 32 * (1 + i % 3),
+                            .k = 100,
+                            .n_row = 15 + 5 * (i % 5),
+                            .with_bias = i / 4 % 2,
+                            .ldx = 128};
+        p.ldy = (size_t)p.n + (i / 8 ? 32 : 0);
+        check_product(&p, 900 + i, table, n_table);
+    }
+}
+
 /* More rows than a unit takes, more k than a scratch holds. */
 static void large_products_have_the_bits_of_the_sum(void **state)
 {
@@ -236,6 +255,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(matmul_has_the_bits_of_the_sum_on_every_isa),
         cmocka_unit_test(every_row_count_up_to_70_has_the_bits_of_the_sum),
+        cmocka_unit_test(results_of_whole_lines_have_the_bits_of_the_sum),
         cmocka_unit_test(large_products_have_the_bits_of_the_sum),
         cmocka_unit_test(a_row_has_the_same_bits_alone_and_in_company),
         cmocka_unit_test(the_error_against_double_stays_within_its_bound),
