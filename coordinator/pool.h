@@ -177,6 +177,9 @@ int pool_assign(struct pool *pool, int worker, uint64_t plan, const uint8_t *hel
                 struct err *err);
 /* pool_assigned: the last that was heard of the worker's plan; state ASSIGN_NONE: nothing yet. */
 const struct msg_assigned *pool_assigned(const struct pool *pool, int worker);
+/* pool_assign_shown: does the worker's table say just what its plan names? Assigned, which says so
+ * too, comes before the table. */
+int pool_assign_shown(const struct pool *pool, int worker);
 /* pool_unassign: forget the plan, say nothing more of it. */
 void pool_unassign(struct pool *pool, int worker);
 

@@ -141,6 +141,12 @@ const struct msg_assigned *pool_assigned(const struct pool *pool, int worker)
     return &pool->link[worker]->assigned;
 }
 
+int pool_assign_shown(const struct pool *pool, int worker)
+{
+    const struct link *l = pool->link[worker];
+    return l->plan && memcmp(l->held, l->plan_held, pool_held_bytes(pool)) == 0;
+}
+
 int64_t link_assign_due(const struct link *l)
 {
     return l->plan && l->plan_ns ? l->plan_ns : INT64_MAX;

@@ -373,9 +373,11 @@ static void answer_ping(struct pool *pool, struct link *l, uint64_t nonce)
 
 void link_on_epoch(struct pool *pool, struct link *l, uint64_t epoch)
 {
-    if (l->state == LINK_UP && epoch != l->peer_epoch) {
-        l->peer_epoch = epoch;
-        say_hello(pool, l, pool_now(pool));
+    int64_t now = pool_now(pool);
+    if (l->state == LINK_UP && epoch != l->peer_epoch &&
+        (epoch != l->asked_epoch || now >= l->hello_ns)) {
+        l->asked_epoch = epoch;
+        say_hello(pool, l, now);
     }
 }
 

@@ -55,7 +55,8 @@ struct link {
     int index;
     enum link_state state;
     char endpoint[LIMIT_NAME_BYTES], name[LIMIT_NAME_BYTES], numerics[32];
-    uint64_t incarnation, peer_epoch, ping_nonce;
+    uint64_t incarnation, ping_nonce;
+    uint64_t peer_epoch, asked_epoch; /* of `held`; the one that the last Hello was to bring */
     int credits, row_limit, threads, n_held;
     int fp8;       /* it knows rows of that */
     uint8_t *held; /* bitmap [n_layer * n_expert], LSB first, as Welcome has it */
@@ -149,7 +150,7 @@ void link_forgotten(struct pool *pool, struct link *l);
 void link_on_welcome(struct pool *pool, struct link *l, const struct msg_welcome *w);
 void link_on_ping(struct pool *pool, struct link *l, const struct msg_ping *p);
 /* link_on_epoch: the worker's table has this epoch; when that is news, it loaded or dropped experts
- * and a new Welcome will say which. */
+ * and a new Welcome will say which, asked for again where none comes. */
 void link_on_epoch(struct pool *pool, struct link *l, uint64_t epoch);
 /* link_on_refusal: an Error that answers Hello. */
 void link_on_refusal(struct pool *pool, struct link *l, const struct msg_error *e);

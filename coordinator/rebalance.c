@@ -365,13 +365,16 @@ static int gained(const struct rebalance *r)
     return 1;
 }
 
-static int answered(const struct rebalance *r)
+/* dropped: every worker has answered, and where it did as told its table shows it: the next change
+ * reads there what is lacking. */
+static int dropped(const struct rebalance *r)
 {
     for (int i = 0; i < r->n_part; i++) {
         struct pool_worker_info info;
         enum assign_state state = pool_assigned(r->config.pool, r->part[i])->state;
         pool_worker_info_get(r->config.pool, r->part[i], &info);
-        if (info.alive && state != ASSIGN_DONE && state != ASSIGN_FAILED) {
+        if (info.alive && state != ASSIGN_FAILED &&
+            (state != ASSIGN_DONE || !pool_assign_shown(r->config.pool, r->part[i]))) {
             return 0;
         }
     }
@@ -419,7 +422,7 @@ static void tick_switched(struct rebalance *r, int late)
 
 static void tick_dropping(struct rebalance *r, int late)
 {
-    if (!answered(r) && !late) {
+    if (!dropped(r) && !late) {
         return;
     }
     if (late) {

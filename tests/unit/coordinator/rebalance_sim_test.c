@@ -142,9 +142,6 @@ static void a_placement_changes_while_rows_flow(void **state)
             assert_int_equal(holds_now(&w, worker, 1, e), worker == (e + 1) % 3);
         }
     }
-    for (int i = 0; i < 200; i++) {
-        tick_after(&w, 20 * NS_PER_MS); /* the last Welcome */
-    }
     for (int e = 0; e < N_EXPERT; e++) {
         for (int worker = 0; worker < 3; worker++) {
             assert_int_equal(pool_held(w.b->pool, worker, 1, e), worker == (e + 1) % 3);
@@ -171,6 +168,58 @@ static void a_second_change_waits_its_turn(void **state)
     run_to_idle(&w, 2000);
     assert_true(holds_now(&w, 2, 0, 0));
     close_world(&w);
+}
+
+/* The next change reads from the workers' tables what is lacking, so the one before is not over
+ * until they show what went: else what was just dropped counts as held, and rows are sent for it.
+ */
+static void a_change_begins_the_moment_another_ends(void **state)
+{
+    (void)state;
+    struct world w;
+    struct rebalance_info info;
+    open_quiet(&w);
+    for (int change = 1; change <= 20; change++) {
+        start(&w, change % 3);
+        rebalance_info_get(w.r, &info);
+        assert_int_equal(info.moves, N_LAYER * N_EXPERT);
+        for (int i = 0; i < 100000 && state_of(&w) != REBALANCE_IDLE; i++) {
+            do_right(&w, i % N_LAYER);
+            rebalance_tick(w.r);
+        }
+        rebalance_info_get(w.r, &info);
+        assert_int_equal(info.state, REBALANCE_IDLE);
+        assert_int_equal(info.done, change);
+    }
+    assert_int_equal(bench_stats(w.b).not_held, 0);
+    assert_int_equal(bench_stats(w.b).replans, 0);
+    close_world(&w);
+}
+
+/* A Hello or Welcome that gets lost after a load or a drop is asked for again, long before the
+ * deadline. */
+static void a_lost_table_is_asked_for_again(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 40; seed++) {
+        struct world w;
+        struct sim_config sim = {.seed = seed,
+                                 .n_worker = 3,
+                                 .delay_max_ns = NS_PER_MS,
+                                 .compute_max_ns = NS_PER_MS,
+                                 .drop = 100};
+        struct rebalance_info info;
+        open_world(&w, &sim, 1);
+        start(&w, 1);
+        run_to_idle(&w, 5000);
+        rebalance_info_get(w.r, &info);
+        assert_int_equal(info.done, 1);
+        for (int worker = 0; worker < 3; worker++) {
+            assert_true(pool_held(w.b->pool, worker, 0, (worker + 2) % 3));
+            assert_false(pool_held(w.b->pool, worker, 0, worker));
+        }
+        close_world(&w);
+    }
 }
 
 static void expect_undone(struct world *w, const char *words)
@@ -377,6 +426,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_placement_changes_while_rows_flow),
         cmocka_unit_test(a_second_change_waits_its_turn),
+        cmocka_unit_test(a_change_begins_the_moment_another_ends),
+        cmocka_unit_test(a_lost_table_is_asked_for_again),
         cmocka_unit_test(a_worker_that_cannot_load_undoes_the_change),
         cmocka_unit_test(a_worker_that_says_nothing_undoes_it_in_time),
         cmocka_unit_test(cancelling_goes_back),
