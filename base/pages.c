@@ -86,6 +86,15 @@ void pages_touch(void *p, size_t bytes)
 #endif
 }
 
+void pages_read(void *p, size_t bytes)
+{
+#ifdef MADV_POPULATE_READ
+    if (madvise(p, bytes, MADV_POPULATE_READ) == 0)
+        return;
+#endif
+    madvise(p, bytes, MADV_WILLNEED);
+}
+
 /* Node 0, zone   Normal   4381   2710 ...: how many free blocks of 1, 2, 4 ... pages. */
 uint64_t pages_huge_parse(const char *line)
 {

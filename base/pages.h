@@ -34,6 +34,9 @@ void pages_small(void *p, size_t bytes, int small);
 /* pages_touch: [p, p + bytes) is there when this returns, with what it holds, so that nobody waits
  * for its first touch later. A hint: nothing where the system does not know how. */
 void pages_touch(void *p, size_t bytes);
+/* pages_read: the same for a file's mapping [p, p + bytes) that is only read; `p` begins a page.
+ * Where the system does not know how, it is at least told that the file will be needed. */
+void pages_read(void *p, size_t bytes);
 /* pages_huge_ready: bytes of memory that lie ready as huge pages; 0 where the system does not tell.
  * pages_huge_parse: of a line of /proc/buddyinfo. */
 uint64_t pages_huge_ready(void);

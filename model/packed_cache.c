@@ -3,6 +3,7 @@
  * bytes are compared by packed_cache_verify alone: reading them costs as much as packing them. */
 #include "model/packed_cache.h"
 #include "base/log.h"
+#include "base/pages.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -13,6 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define HEAD_BYTES   ((size_t)4096)
@@ -136,7 +138,10 @@ static unsigned char *file_map(const char *path, uint64_t *size)
         map = mmap(NULL, (size_t)*size, PROT_READ, MAP_SHARED, fd, 0);
     }
     close(fd);
-    return map == MAP_FAILED ? NULL : map;
+    if (map == MAP_FAILED)
+        return NULL;
+    pages_small(map, (size_t)*size, 0);
+    return map;
 }
 
 static void say_stale(const char *path, const char *what)
@@ -166,7 +171,7 @@ void *packed_cache_get(const struct packed_key *key)
         munmap(map, (size_t)size);
         return NULL;
     }
-    madvise(map, (size_t)size, MADV_WILLNEED);
+    pages_read(map, (size_t)size);
     return map + HEAD_BYTES;
 }
 
@@ -178,18 +183,22 @@ void packed_cache_unmap(void *slab, uint64_t bytes)
 
 /* ---- writing ---- */
 
-static int all_write(int fd, const void *data, uint64_t bytes)
+/* The header and the slab in one call: a file system that keeps files in large pages begins one
+ * where a write begins, so a header of its own would leave the slab's first megabytes on small
+ * ones. */
+static int all_write(int fd, const unsigned char *head, const unsigned char *slab, uint64_t bytes)
 {
-    const unsigned char *p = data;
-    while (bytes > 0) {
-        size_t piece = bytes < (1u << 30) ? (size_t)bytes : 1u << 30;
-        ssize_t n = write(fd, p, piece);
+    for (uint64_t done = 0; done < HEAD_BYTES + bytes;) {
+        size_t of_head = done < HEAD_BYTES ? (size_t)done : HEAD_BYTES;
+        size_t of_slab = (size_t)done - of_head;
+        struct iovec part[2] = {{(void *)(uintptr_t)(head + of_head), HEAD_BYTES - of_head},
+                                {(void *)(uintptr_t)(slab + of_slab), (size_t)bytes - of_slab}};
+        ssize_t n = writev(fd, part, 2);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
             return -1;
-        p += n;
-        bytes -= (uint64_t)n;
+        done += (uint64_t)n;
     }
     return 0;
 }
@@ -219,8 +228,7 @@ static int file_write(const struct packed_key *key, const char *path, const void
     int fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0)
         return -1;
-    int rc = all_write(fd, page, sizeof(page));
-    rc = rc ? rc : all_write(fd, slab, key->bytes);
+    int rc = all_write(fd, page, slab, key->bytes);
     rc = rc ? rc : fdatasync(fd);
     int saved = errno;
     rc = close(fd) != 0 && rc == 0 ? -1 : rc;

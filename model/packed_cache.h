@@ -20,8 +20,9 @@ struct packed_key {
     uint64_t bytes;  /* of the slab */
 };
 
-/* packed_cache_get maps the slab of a key, read-only; NULL where the cache is off, has no such file
- * or one that does not fit, which is said once a process. */
+/* packed_cache_get maps the slab of a key, read-only and read from the disk, on huge pages where
+ * the file system keeps files in such (ext4 from Linux 6.16, xfs); NULL where the cache is off, has
+ * no such file or one that does not fit, which is said once a process. */
 void *packed_cache_get(const struct packed_key *key);
 /* packed_cache_put writes `slab` and returns it mapped from the file, NULL where the cache is off
  * or it could not be written, which is said once a process: the caller goes on with its own. */

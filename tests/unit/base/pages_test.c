@@ -1,10 +1,14 @@
 /* pages: the kernel's lists of nodes and of free blocks, and hints that do no harm. */
 #include "base/arena.h"
+#include "base/memory.h"
 #include "base/pages.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -67,13 +71,36 @@ static void this_machine(void **state)
     mem_unmap(p, bytes);
 }
 
+/* A file's pages are mapped before anybody touches them, where the kernel knows how (Linux 5.14).
+ */
+static void a_file_is_mapped_whole(void **state)
+{
+    (void)state;
+    size_t bytes = (size_t)16 << 20;
+    FILE *f = tmpfile();
+    assert_non_null(f);
+    assert_int_equal(ftruncate(fileno(f), (off_t)bytes), 0);
+    assert_int_equal(pwrite(fileno(f), "end", 3, (off_t)bytes - 3), 3);
+    unsigned char *p = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fileno(f), 0);
+    assert_true(p != MAP_FAILED);
+    uint64_t before = memory_resident();
+    pages_read(p, bytes);
+#ifdef MADV_POPULATE_READ
+    if (madvise(p, 0, MADV_POPULATE_READ) == 0)
+        assert_true(memory_resident() >= before + bytes / 2);
+#endif
+    assert_true(memory_resident() + bytes / 2 >= before);
+    assert_memory_equal(p + bytes - 3, "end", 3);
+    munmap(p, bytes);
+    fclose(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(lists_are_read),
-        cmocka_unit_test(other_texts_are_refused),
-        cmocka_unit_test(free_blocks_are_summed),
-        cmocka_unit_test(this_machine),
+        cmocka_unit_test(lists_are_read),         cmocka_unit_test(other_texts_are_refused),
+        cmocka_unit_test(free_blocks_are_summed), cmocka_unit_test(this_machine),
+        cmocka_unit_test(a_file_is_mapped_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
