@@ -20,7 +20,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define LOOKS 32 /* at memory, between two looks at the clock */
+#define LOOKS    32        /* at memory, between two looks at the clock */
+#define FRESH_NS NS_PER_MS /* what a turn of the loop found is all there was, so long after it */
 
 struct zmq_link {
     struct transport_zmq *owner;
@@ -55,6 +56,8 @@ struct transport_zmq {
     int n_link;
     struct arrived *ring; /* [n_ring], a power of two; [head, head + n_arrived) filled */
     size_t n_ring, head, n_arrived;
+    int64_t
+        found_ns; /* when a turn of the loop found a message, until its last is told; 0: never */
     uint64_t bytes_sent, bytes_received; /* of sockets closed since */
 };
 
@@ -260,6 +263,7 @@ static void on_message(void *user, struct sock *sock, const struct sock_peer *fr
     (void)from;
     shm_take(l);
     arrive(l, f);
+    l->owner->found_ns = clock_now(l->owner->clock);
 }
 
 static int links_reserve(struct transport_zmq *t, int index, struct err *err)
@@ -357,6 +361,17 @@ static const char *zmq_trouble(void *self, int index)
     return index < t->n_link && t->link[index]->sock ? sock_trouble(t->link[index]->sock) : NULL;
 }
 
+/* turn asks the loop for messages, which asks the kernel several things; after the last message of
+ * a turn there is no use in another at once. */
+static void turn(struct transport_zmq *t)
+{
+    int64_t found_ns = t->found_ns;
+    t->found_ns = 0;
+    if (found_ns == 0 || clock_now(t->clock) - found_ns > FRESH_NS) {
+        ev_run(t->loop, EVRUN_NOWAIT);
+    }
+}
+
 static int zmq_recv_any(void *self, int *index, struct frames *f)
 {
     struct transport_zmq *t = self;
@@ -364,7 +379,7 @@ static int zmq_recv_any(void *self, int *index, struct frames *f)
         shm_take_all(t);
     }
     if (t->n_arrived == 0) {
-        ev_run(t->loop, EVRUN_NOWAIT);
+        turn(t);
     }
     if (t->n_arrived == 0 && t->n_gone > 0) {
         *index = first_gone(t);
