@@ -2,8 +2,7 @@
  * the company, the chunks, the pages that are free and the storms; nothing of it stays behind. The
  * experts are the simulation's, which answers by expert id, so every group says something else. */
 #include "base/log.h"
-#include "coordinator/engine.h"
-#include "sim.h"
+#include "tests/unit/coordinator/engine_world.h"
 #include "tests/unit/model/scratch.h"
 
 #include <math.h>
@@ -29,11 +28,7 @@ static const char config[] =
 
 struct fixture {
     char dir[64];
-    struct model *model;
-    const struct kernels *kernels;
-    struct dense_weights *weights;
-    uint8_t *held;
-    struct wire_shape shape;
+    struct engine_world w;
 };
 
 struct outcome {
@@ -89,22 +84,10 @@ static void on_done(void *user, enum finish reason, const struct err *err)
 static int setup(void **state)
 {
     struct fixture *x = calloc(1, sizeof *x);
-    struct err err = {0};
     scratch_make(x->dir);
     checkpoint_make(x->dir, config, DTYPE_F32, 0);
-    if (kernels_open(&x->kernels, &err) != 0 || model_open(x->dir, &x->model, &err) != 0 ||
-        weights_load_dense(x->model, PRECISION_BF16, NULL, &x->weights, &err) != 0)
-        fail_msg("%s", err.text);
-    const struct model_desc *d = &x->model->desc;
-    x->shape =
-        (struct wire_shape){d->n_layer, d->n_expert, d->d_model, 512, d->top_k, DTYPE_BF16, 0};
-    /* Each expert at two workers. */
-    x->held = calloc((size_t)(N_WORKER * d->n_layer * d->n_expert), 1);
-    for (int l = 0; l < d->n_layer; l++)
-        for (int e = 0; e < d->n_expert; e++)
-            for (int r = 0; r < 2; r++)
-                x->held[((e + r) % N_WORKER * d->n_layer + l) * d->n_expert + e] = 1;
-    team_flush_denormals();
+    engine_world_open(&x->w, x->dir);
+    engine_world_share(&x->w, N_WORKER);
     log_set_level(LOG_ERROR);
     *state = x;
     return 0;
@@ -113,81 +96,20 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     struct fixture *x = *state;
-    weights_free_dense(x->weights);
-    model_close(x->model);
+    engine_world_close(&x->w);
     scratch_clear(x->dir);
-    free(x->held);
     free(x);
     return 0;
 }
 
-/* An engine over a simulated cluster. */
-struct rig {
-    struct sim *sim;
-    struct wire_shape shape;
-    struct pool *pool;
-    struct engine *engine;
-};
-
-static void rig_open(struct rig *r, const struct fixture *x, struct sim_config sc, int rows_max,
-                     int kv_pages)
+static void probe_open(struct rig *r, const struct fixture *x, struct sim_config sc, int rows_max,
+                       int kv_pages)
 {
-    struct err err = {0};
-    sc.shape = x->shape;
-    sc.fingerprint = x->model->fingerprint;
-    sc.n_worker = N_WORKER;
-    sc.credits = 2;
-    sc.row_limit = 512;
-    sc.held = x->held;
-    r->sim = sim_create(&sc);
-    sim_faults(r->sim, 0);
-    r->shape = x->shape;
-    struct pool_config pc = {.model = x->model,
-                             .precision = PRECISION_BF16,
-                             .numerics = "sim",
-                             .clock = sim_clock(r->sim),
-                             .transport = sim_transport(r->sim),
-                             .call_timeout_ns = 2 * NS_PER_S,
-                             .ping_interval_ns = 100 * NS_PER_MS,
-                             .ping_timeout_ns = NS_PER_S,
-                             .choice = REPLICA_LEAST_LOADED,
-                             .local = sim_local,
-                             .local_user = &r->shape,
-                             .seed = 1};
-    assert_int_equal(pool_create(&pc, &r->pool, &err), 0);
-    assert_int_equal(pool_connect(r->pool, sim_endpoints(), N_WORKER, &err), 0);
-    sim_faults(r->sim, 1);
-    struct engine_config ec = {.model = x->model,
-                               .weights = x->weights,
-                               .kernels = x->kernels,
-                               .precision = PRECISION_BF16,
-                               .pool = r->pool,
-                               .clock = sim_clock(r->sim),
-                               .kv_tokens = kv_pages * KV_PAGE,
-                               .rows_max = rows_max,
-                               .prefill_chunk = 7,
-                               .seqs_max = 4};
-    assert_int_equal(engine_create(&ec, &r->engine, &err), 0);
-}
-
-static void rig_close(struct rig *r)
-{
-    struct engine_stats stats;
-    engine_stats_get(r->engine, &stats);
-    assert_int_equal(stats.kv_pages_free, stats.kv_pages);
-    assert_null(sim_violation(r->sim));
-    engine_destroy(r->engine);
-    pool_destroy(r->pool);
-    sim_destroy(r->sim);
-}
-
-static void rig_run(struct rig *r)
-{
-    struct err err = {0};
-    int moved;
-    while ((moved = engine_step(r->engine, &err)) > 0) {
-    }
-    assert_int_equal(moved, 0);
+    rig_open(r, &x->w, sc,
+             (struct engine_config){.kv_tokens = kv_pages * KV_PAGE,
+                                    .rows_max = rows_max,
+                                    .prefill_chunk = 7,
+                                    .seqs_max = 4});
 }
 
 /* Prompt number i: of LONG tokens for i = 0, else short; the same for the same i. */
@@ -230,22 +152,17 @@ static uint64_t submit(struct rig *r, int i, int domain, int all, struct outcome
     return submit_from(r, i, 0, domain, all, o);
 }
 
-static struct sim_config calm(void)
-{
-    return (struct sim_config){.seed = 1, .delay_max_ns = NS_PER_MS, .compute_max_ns = NS_PER_MS};
-}
-
 static void scores_are_what_the_logits_say(void **state)
 {
     struct fixture *x = *state;
     for (int i = 0; i < N_SEQ; i++) {
         struct rig r;
         struct outcome found, given[N_DOMAIN];
-        rig_open(&r, x, calm(), 64, 40);
+        probe_open(&r, x, sim_calm(1), 64, 40);
         submit(&r, i, DOMAIN_AUTO, 0, &found);
         for (int d = 0; d < N_DOMAIN; d++)
             submit(&r, i, d, 1, &given[d]);
-        rig_run(&r);
+        engine_run(r.engine);
         int best = 0;
         for (int d = 0; d < N_DOMAIN; d++) {
             double mean = given[d].sum / (given[d].n_prompt - 1);
@@ -271,11 +188,11 @@ static void what_is_before_is_not_looked_at(void **state)
         struct rig r;
         struct outcome found, given[N_DOMAIN];
         int from = i == 0 ? 21 : 5 * i;
-        rig_open(&r, x, calm(), 64, 40);
+        probe_open(&r, x, sim_calm(1), 64, 40);
         submit_from(&r, i, from, DOMAIN_AUTO, 0, &found);
         for (int d = 0; d < N_DOMAIN; d++)
             submit_from(&r, i, from, d, 1, &given[d]);
-        rig_run(&r);
+        engine_run(r.engine);
         for (int d = 0; d < N_DOMAIN; d++)
             assert_true(fabs(given[d].sum / (given[d].n_prompt - 1) - found.score[d]) < 1e-5);
         rig_close(&r);
@@ -286,10 +203,10 @@ static void all_of_them(const struct fixture *x, struct sim_config sc, int rows_
                         struct outcome *o)
 {
     struct rig r;
-    rig_open(&r, x, sc, rows_max, kv_pages);
+    probe_open(&r, x, sc, rows_max, kv_pages);
     for (int i = 0; i < N_SEQ; i++)
         submit(&r, i, i == 2 ? 3 : DOMAIN_AUTO, 0, &o[i]);
-    rig_run(&r);
+    engine_run(r.engine);
     for (int i = 0; i < N_SEQ; i++) {
         assert_int_equal(o[i].n_done, 1);
         assert_int_equal(o[i].n_told, 1);
@@ -304,15 +221,15 @@ static void company_chunks_and_free_pages_change_no_bit(void **state)
     struct outcome alone[N_SEQ], got[N_SEQ];
     for (int i = 0; i < N_SEQ; i++) {
         struct rig r;
-        rig_open(&r, x, calm(), 512, 40);
+        probe_open(&r, x, sim_calm(1), 512, 40);
         submit(&r, i, i == 2 ? 3 : DOMAIN_AUTO, 0, &alone[i]);
-        rig_run(&r);
+        engine_run(r.engine);
         rig_close(&r);
     }
     /* The long prompt needs 5 pages of its own. */
     static const int rows_max[] = {512, 300, 64, 5}, kv_pages[] = {40, 5, 6, 9};
     for (int k = 0; k < 4; k++) {
-        all_of_them(x, calm(), rows_max[k], kv_pages[k], got);
+        all_of_them(x, sim_calm(1), rows_max[k], kv_pages[k], got);
         assert_memory_equal(got, alone, sizeof alone);
     }
 }
@@ -321,22 +238,9 @@ static void storms_change_no_bit(void **state)
 {
     struct fixture *x = *state;
     struct outcome want[N_SEQ], got[N_SEQ];
-    all_of_them(x, calm(), 128, 16, want);
+    all_of_them(x, sim_calm(1), 128, 16, want);
     for (uint64_t seed = 1; seed <= N_STORM; seed++) {
-        struct sim_config storm = {.seed = seed,
-                                   .delay_max_ns = 20 * NS_PER_MS,
-                                   .compute_max_ns = 5 * NS_PER_MS,
-                                   .down_max_ns = 3 * NS_PER_S,
-                                   .drop = 5,
-                                   .duplicate = 20,
-                                   .again = 20,
-                                   .not_held = 10,
-                                   .fail = 5,
-                                   .hang = 2,
-                                   .die = 3,
-                                   .forget = 2,
-                                   .revive = 1};
-        all_of_them(x, storm, 128, 16, got);
+        all_of_them(x, sim_storm(seed), 128, 16, got);
         if (memcmp(want, got, sizeof want) != 0)
             fail_msg("seed %d: another output than in a calm run", (int)seed);
     }
@@ -348,17 +252,17 @@ static void a_cancelled_probe_leaves_nothing_behind(void **state)
     for (int n_step = 0; n_step < 12; n_step++) {
         struct rig r;
         struct outcome gone, stays, again;
-        rig_open(&r, x, calm(), 100, 40);
+        probe_open(&r, x, sim_calm(1), 100, 40);
         uint64_t id = submit(&r, 0, DOMAIN_AUTO, 0, &gone);
         submit(&r, 1, DOMAIN_AUTO, 0, &stays);
         for (int s = 0; s < n_step; s++)
             assert_int_equal(engine_step(r.engine, NULL), 1);
         engine_cancel(r.engine, id);
-        rig_run(&r);
+        engine_run(r.engine);
         assert_int_equal(gone.finish, FINISH_ABORT);
         assert_int_equal(gone.n_done, 1);
         submit(&r, 1, DOMAIN_AUTO, 0, &again);
-        rig_run(&r);
+        engine_run(r.engine);
         assert_int_equal(stays.finish, FINISH_LENGTH);
         assert_memory_equal(&stays, &again, sizeof stays);
         rig_close(&r);
@@ -371,15 +275,15 @@ static void prompts_that_begin_alike_are_probed_once(void **state)
     struct engine_stats one, three;
     struct outcome o[3];
     struct rig r;
-    rig_open(&r, x, calm(), 64, 40);
+    probe_open(&r, x, sim_calm(1), 64, 40);
     submit(&r, 3, DOMAIN_AUTO, 0, &o[0]);
-    rig_run(&r);
+    engine_run(r.engine);
     engine_stats_get(r.engine, &one);
     rig_close(&r);
-    rig_open(&r, x, calm(), 64, 40);
+    probe_open(&r, x, sim_calm(1), 64, 40);
     for (int i = 0; i < 3; i++)
         submit(&r, 3, DOMAIN_AUTO, 0, &o[i]);
-    rig_run(&r);
+    engine_run(r.engine);
     engine_stats_get(r.engine, &three);
     rig_close(&r);
     assert_int_equal(one.probes, 1);
@@ -407,9 +311,9 @@ static void one_token_has_the_default_domain(void **state)
                               .on_token = on_token,
                               .on_done = on_done};
     uint64_t id;
-    rig_open(&r, x, calm(), 64, 8);
+    probe_open(&r, x, sim_calm(1), 64, 8);
     assert_int_equal(engine_submit(r.engine, &request, &id, NULL), 0);
-    rig_run(&r);
+    engine_run(r.engine);
     engine_stats_get(r.engine, &stats);
     assert_int_equal(o.domain, 1);
     assert_int_equal(o.has_score, 0);

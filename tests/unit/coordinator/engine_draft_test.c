@@ -3,27 +3,14 @@
  * tokens and its callbacks the same logits in the same order. The prompts repeat themselves, so
  * that there is much to guess, and the drawn tokens do not, so that much of it is wrong. */
 #include "base/hash.h"
-#include "coordinator/engine.h"
+#include "tests/unit/coordinator/engine_world.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #define N_SEQ     6
 #define MAX_TOKEN 48
 #define N_PROMPT  24
-
-struct fixture {
-    struct model *model;
-    const struct kernels *kernels;
-    struct dense_weights *weights;
-};
 
 /* What a sequence's callbacks were told, in one hash of each call. */
 struct outcome {
@@ -38,22 +25,16 @@ enum kind { GREEDY, DRAWN, PENALISED, MASKED, STOPPED, ALL_LOGITS };
 
 static int setup(void **state)
 {
-    struct fixture *x = calloc(1, sizeof *x);
-    struct err err = {0};
-    assert_int_equal(kernels_open(&x->kernels, &err), 0);
-    assert_int_equal(model_open(TESTS_DIR "/fixtures/tiny/llama", &x->model, &err), 0);
-    assert_int_equal(weights_load_dense(x->model, PRECISION_BF16, NULL, &x->weights, &err), 0);
-    team_flush_denormals();
+    struct engine_world *x = calloc(1, sizeof *x);
+    engine_world_open(x, TESTS_DIR "/fixtures/tiny/llama");
     *state = x;
     return 0;
 }
 
 static int teardown(void **state)
 {
-    struct fixture *x = *state;
-    weights_free_dense(x->weights);
-    model_close(x->model);
-    free(x);
+    engine_world_close(*state);
+    free(*state);
     return 0;
 }
 
@@ -117,31 +98,24 @@ static void submit(struct engine *e, int vocab, int i, struct outcome *o)
 }
 
 /* Sequences [first, last); k: guesses a step, 0: off. Returns what was counted. */
-static struct engine_stats run(const struct fixture *x, int k, int rows_max, int first, int last,
-                               struct outcome *out)
+static struct engine_stats run(const struct engine_world *x, int k, int rows_max, int first,
+                               int last, struct outcome *out)
 {
     struct err err = {0};
     struct engine *engine;
     struct engine_stats stats;
-    struct engine_config ec = {.model = x->model,
-                               .weights = x->weights,
-                               .kernels = x->kernels,
-                               .precision = PRECISION_BF16,
-                               .clock = &clock_real,
-                               .kv_tokens = 1024,
-                               .rows_max = rows_max,
-                               .seqs_max = N_SEQ,
-                               .speculate = k > 0 ? SPECULATE_ALWAYS : SPECULATE_OFF,
-                               .speculate_max = k};
+    struct engine_config ec = engine_world_config(x);
+    ec.kv_tokens = 1024;
+    ec.rows_max = rows_max;
+    ec.seqs_max = N_SEQ;
+    ec.speculate = k > 0 ? SPECULATE_ALWAYS : SPECULATE_OFF;
+    ec.speculate_max = k;
     assert_int_equal(engine_create(&ec, &engine, &err), 0);
     memset(out, 0, N_SEQ * sizeof *out);
     for (int i = first; i < last; i++) {
         submit(engine, x->model->desc.vocab, i, &out[i]);
     }
-    int moved;
-    while ((moved = engine_step(engine, &err)) > 0) {
-    }
-    assert_int_equal(moved, 0);
+    engine_run(engine);
     engine_stats_get(engine, &stats);
     assert_int_equal(stats.kv_pages_free, stats.kv_pages);
     for (int i = first; i < last; i++) {
@@ -156,7 +130,7 @@ static struct engine_stats run(const struct fixture *x, int k, int rows_max, int
 
 static void guesses_change_no_bit(void **state)
 {
-    struct fixture *x = *state;
+    struct engine_world *x = *state;
     struct outcome want[N_SEQ], got[N_SEQ];
     struct engine_stats plain = run(x, 0, 64, 0, N_SEQ, want);
     assert_int_equal(plain.proposed, 0);
@@ -175,7 +149,7 @@ static void guesses_change_no_bit(void **state)
 
 static void each_kind_of_sequence_meets_right_and_wrong_guesses(void **state)
 {
-    struct fixture *x = *state;
+    struct engine_world *x = *state;
     struct outcome want[N_SEQ], got[N_SEQ];
     for (int i = 0; i < N_SEQ; i++) {
         run(x, 0, 64, i, i + 1, want);
@@ -198,18 +172,14 @@ static void on_mask_adverse(void *user, float *logits, int vocab)
     }
 }
 
-static struct engine_stats run_adverse(const struct fixture *x, enum speculate_mode mode,
+static struct engine_stats run_adverse(const struct engine_world *x, enum speculate_mode mode,
                                        struct outcome *o)
 {
     struct err err = {0};
     struct engine *engine;
     struct engine_stats stats;
-    struct engine_config ec = {.model = x->model,
-                               .weights = x->weights,
-                               .kernels = x->kernels,
-                               .precision = PRECISION_BF16,
-                               .clock = &clock_real,
-                               .speculate = mode};
+    struct engine_config ec = engine_world_config(x);
+    ec.speculate = mode;
     const int32_t prompt[] = {3};
     struct request r = {.prompt = prompt,
                         .n_prompt = 1,
@@ -224,8 +194,7 @@ static struct engine_stats run_adverse(const struct fixture *x, enum speculate_m
     memset(o, 0, sizeof *o);
     assert_int_equal(engine_create(&ec, &engine, &err), 0);
     assert_int_equal(engine_submit(engine, &r, &id, NULL), 0);
-    while (engine_step(engine, &err) > 0) {
-    }
+    engine_run(engine);
     engine_stats_get(engine, &stats);
     engine_destroy(engine);
     assert_int_equal(o->n_done, 1);
@@ -234,7 +203,7 @@ static struct engine_stats run_adverse(const struct fixture *x, enum speculate_m
 
 static void guesses_that_are_always_wrong_change_no_token(void **state)
 {
-    struct fixture *x = *state;
+    struct engine_world *x = *state;
     struct outcome want, got;
     struct engine_stats plain = run_adverse(x, SPECULATE_OFF, &want);
     struct engine_stats s = run_adverse(x, SPECULATE_ALWAYS, &got);

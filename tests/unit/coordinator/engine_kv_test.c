@@ -4,16 +4,9 @@
  * sequence. */
 #include "base/hash.h"
 #include "base/log.h"
-#include "coordinator/engine.h"
+#include "tests/unit/coordinator/engine_world.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #define N_SEQ      9
 #define MAX_TOKEN  90
@@ -30,9 +23,7 @@ struct outcome {
 };
 
 struct fixture {
-    struct model *model;
-    const struct kernels *kernels;
-    struct dense_weights *weights;
+    struct engine_world w;
     struct outcome alone[N_SEQ];
 };
 
@@ -120,27 +111,19 @@ static struct engine *engine_of(const struct fixture *x, int n_page, int rows_ma
 {
     struct err err = {0};
     struct engine *e;
-    struct engine_config c = {.model = x->model,
-                              .weights = x->weights,
-                              .kernels = x->kernels,
-                              .precision = PRECISION_BF16,
-                              .clock = &clock_real,
-                              .kv_tokens = n_page * KV_PAGE,
-                              .rows_max = rows_max,
-                              .seqs_max = 6,
-                              .speculate = n_page % 2 ? SPECULATE_ALWAYS : SPECULATE_OFF,
-                              .no_prefix_cache = no_cache};
+    struct engine_config c = engine_world_config(&x->w);
+    c.kv_tokens = n_page * KV_PAGE;
+    c.rows_max = rows_max;
+    c.seqs_max = 6;
+    c.speculate = n_page % 2 ? SPECULATE_ALWAYS : SPECULATE_OFF;
+    c.no_prefix_cache = no_cache;
     assert_int_equal(engine_create(&c, &e, &err), 0);
     return e;
 }
 
 static void run(struct engine *e)
 {
-    int moved, n = 0;
-    while ((moved = engine_step(e, NULL)) > 0) {
-        assert_true(++n < 20000);
-    }
-    assert_int_equal(moved, 0);
+    engine_run(e);
     struct engine_stats stats;
     engine_stats_get(e, &stats);
     assert_int_equal(stats.running + stats.waiting, 0);
@@ -159,15 +142,11 @@ static void compare(const struct fixture *x, int i, struct outcome *got)
 static int setup(void **state)
 {
     struct fixture *x = calloc(1, sizeof *x);
-    struct err err = {0};
-    assert_int_equal(kernels_open(&x->kernels, &err), 0);
-    assert_int_equal(model_open(TESTS_DIR "/fixtures/tiny/llama", &x->model, &err), 0);
-    assert_int_equal(weights_load_dense(x->model, PRECISION_BF16, NULL, &x->weights, &err), 0);
-    x->model->desc.max_context = MAX_POS;
-    team_flush_denormals();
+    engine_world_open(&x->w, TESTS_DIR "/fixtures/tiny/llama");
+    x->w.model->desc.max_context = MAX_POS;
     for (int i = 0; i < N_SEQ; i++) {
         struct engine *e = engine_of(x, 8, 64, 1);
-        submit(e, x->model->desc.vocab, i, &x->alone[i]);
+        submit(e, x->w.model->desc.vocab, i, &x->alone[i]);
         run(e);
         assert_int_equal(x->alone[i].n_cached, 0);
         assert_int_equal(x->alone[i].n_token, MAX_TOKEN - 9 * i);
@@ -180,8 +159,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     struct fixture *x = *state;
-    weights_free_dense(x->weights);
-    model_close(x->model);
+    engine_world_close(&x->w);
     free(x);
     return 0;
 }
@@ -194,7 +172,7 @@ static void one_after_another_in_any_order(void **state)
         struct engine *e = engine_of(x, order < 5 ? 40 : 7, 64 + 31 * order, 0);
         for (int k = 0; k < 3 * N_SEQ; k++) {
             int i = (order % 2 ? k * order : N_SEQ * 3 - k) % N_SEQ;
-            submit(e, x->model->desc.vocab, i, &got);
+            submit(e, x->w.model->desc.vocab, i, &got);
             run(e);
             if (k >= N_SEQ && order == 1) {
                 /* All was there, but for what is told of every position, and the last token. */
@@ -221,7 +199,7 @@ static void all_at_once_in_caches_of_any_size(void **state)
         for (int no_cache = 0; no_cache < 2; no_cache++) {
             struct engine *e = engine_of(x, n_page, 96, no_cache);
             for (int k = 0; k < 2 * N_SEQ; k++) {
-                submit(e, x->model->desc.vocab, (k * 5 + n_page) % N_SEQ, &got[k]);
+                submit(e, x->w.model->desc.vocab, (k * 5 + n_page) % N_SEQ, &got[k]);
             }
             run(e);
             for (int k = 0; k < 2 * N_SEQ; k++) {
@@ -248,7 +226,7 @@ static void who_gave_way_goes_on_as_if_nothing_had_been(void **state)
             struct engine *e = engine_of(x, n_page, 64, no_cache);
             for (int i = first; i < last; i++) {
                 int32_t prompt[MAX_PROMPT];
-                prompt_of(i % 3 ? i : 0, x->model->desc.vocab, prompt);
+                prompt_of(i % 3 ? i : 0, x->w.model->desc.vocab, prompt);
                 struct outcome *o = k < 8 ? &alone[i] : &got[i];
                 memset(o, 0, sizeof *o);
                 o->n_cached = -1;
@@ -289,7 +267,7 @@ static void who_gave_way_goes_on_as_if_nothing_had_been(void **state)
 static void a_prompt_that_is_rotated_otherwise_shares_nothing(void **state)
 {
     struct fixture *x = *state;
-    struct rope_params *rope = &x->model->desc.rope, was = *rope;
+    struct rope_params *rope = &x->w.model->desc.rope, was = *rope;
     rope->scaling = ROPE_DYNAMIC;
     rope->factor = 2.0;
     rope->max_context = 150;
@@ -298,10 +276,10 @@ static void a_prompt_that_is_rotated_otherwise_shares_nothing(void **state)
     static const int at[] = {0, 3, 6, 0, 3};
     for (int k = 0; k < 5; k++) {
         struct engine *lone = engine_of(x, 8, 64, 1);
-        submit(lone, x->model->desc.vocab, at[k], &alone);
+        submit(lone, x->w.model->desc.vocab, at[k], &alone);
         run(lone);
         engine_destroy(lone);
-        submit(e, x->model->desc.vocab, at[k], &got);
+        submit(e, x->w.model->desc.vocab, at[k], &got);
         run(e);
         /* 0, 3 and 6 begin alike; 6 is told of all. Only the same again is found. */
         assert_int_equal(got.n_cached, k < 3 ? 0 : at[k] == 0 ? 256 : 192);

@@ -4,17 +4,9 @@
  * a real model, so that a row that went astray changes everything after it. */
 #include "base/hash.h"
 #include "base/log.h"
-#include "coordinator/engine.h"
-#include "sim.h"
+#include "tests/unit/coordinator/engine_world.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #define N_SEQ     5
 #define MAX_TOKEN 12
@@ -26,14 +18,6 @@ struct outcome {
     enum finish finish;
     struct hash128 logits[64];
     int n_logits, n_slot;
-};
-
-struct fixture {
-    struct model *model;
-    const struct kernels *kernels;
-    struct dense_weights *weights;
-    uint8_t *held;
-    struct wire_shape shape;
 };
 
 static void on_logits(void *user, int pos, const float *logits, int vocab)
@@ -69,25 +53,9 @@ static void on_done(void *user, enum finish reason, const struct err *err)
 
 static int setup(void **state)
 {
-    struct fixture *x = calloc(1, sizeof *x);
-    struct err err = {0};
-    assert_int_equal(kernels_open(&x->kernels, &err), 0);
-    assert_int_equal(model_open(TESTS_DIR "/fixtures/tiny/mixtral", &x->model, &err), 0);
-    assert_int_equal(weights_load_dense(x->model, PRECISION_BF16, NULL, &x->weights, &err), 0);
-    const struct model_desc *d = &x->model->desc;
-    x->shape =
-        (struct wire_shape){d->n_layer, d->n_expert, d->d_model, 512, d->top_k, DTYPE_BF16, 0};
-    /* Each expert at two of four workers. */
-    x->held = calloc((size_t)(4 * d->n_layer * d->n_expert), 1);
-    for (int l = 0; l < d->n_layer; l++) {
-        for (int e = 0; e < d->n_expert; e++) {
-            for (int r = 0; r < 2; r++) {
-                int w = (e + r) % 4;
-                x->held[(w * d->n_layer + l) * d->n_expert + e] = 1;
-            }
-        }
-    }
-    team_flush_denormals();
+    struct engine_world *x = calloc(1, sizeof *x);
+    engine_world_open(x, TESTS_DIR "/fixtures/tiny/mixtral");
+    engine_world_share(x, 4);
     log_set_level(LOG_ERROR); /* storms are loud */
     *state = x;
     return 0;
@@ -95,11 +63,8 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-    struct fixture *x = *state;
-    weights_free_dense(x->weights);
-    model_close(x->model);
-    free(x->held);
-    free(x);
+    engine_world_close(*state);
+    free(*state);
     return 0;
 }
 
@@ -129,86 +94,39 @@ static void submit(struct engine *e, int vocab, int i, struct outcome *o)
 }
 
 /* Sequences [first, last) through one engine on one simulated cluster. */
-static void run(const struct fixture *x, struct sim_config sc, int n_micro,
+static void run(const struct engine_world *x, struct sim_config sc, int n_micro,
                 enum speculate_mode guess, int first, int last, struct outcome *out)
 {
-    struct err err = {0};
-    struct pool *pool;
-    struct engine *engine;
-    struct engine_stats stats;
-    sc.shape = x->shape;
-    sc.fingerprint = x->model->fingerprint;
-    sc.n_worker = 4;
-    sc.credits = 2;
-    sc.row_limit = 512;
-    sc.held = x->held;
-    struct sim *sim = sim_create(&sc);
-    sim_faults(sim, 0);
-    struct wire_shape shape = x->shape;
-    struct pool_config pc = {.model = x->model,
-                             .precision = PRECISION_BF16,
-                             .numerics = "sim",
-                             .clock = sim_clock(sim),
-                             .transport = sim_transport(sim),
-                             .call_timeout_ns = 2 * NS_PER_S,
-                             .ping_interval_ns = 100 * NS_PER_MS,
-                             .ping_timeout_ns = NS_PER_S,
-                             .choice = REPLICA_LEAST_LOADED,
-                             .local = sim_local,
-                             .local_user = &shape,
-                             .seed = 1};
-    assert_int_equal(pool_create(&pc, &pool, &err), 0);
-    assert_int_equal(pool_connect(pool, sim_endpoints(), 4, &err), 0);
-    sim_faults(sim, 1);
-    struct engine_config ec = {.model = x->model,
-                               .weights = x->weights,
-                               .kernels = x->kernels,
-                               .precision = PRECISION_BF16,
-                               .pool = pool,
-                               .clock = sim_clock(sim),
-                               .kv_tokens = 8 * KV_PAGE,
-                               .rows_max = 16,
-                               .prefill_chunk = 6,
-                               .seqs_max = 4,
-                               .n_micro = n_micro,
-                               .speculate = guess};
-    assert_int_equal(engine_create(&ec, &engine, &err), 0);
+    struct rig r;
+    rig_open(&r, x, sc,
+             (struct engine_config){.kv_tokens = 8 * KV_PAGE,
+                                    .rows_max = 16,
+                                    .prefill_chunk = 6,
+                                    .seqs_max = 4,
+                                    .n_micro = n_micro,
+                                    .speculate = guess});
     memset(out, 0, N_SEQ * sizeof *out);
     for (int i = first; i < last; i++) {
-        submit(engine, x->model->desc.vocab, i, &out[i]);
+        submit(r.engine, x->model->desc.vocab, i, &out[i]);
     }
-    int moved;
-    while ((moved = engine_step(engine, &err)) > 0) {
-    }
-    assert_int_equal(moved, 0);
-    assert_null(sim_violation(sim));
-    engine_stats_get(engine, &stats);
-    assert_int_equal(stats.kv_pages_free, stats.kv_pages);
+    engine_run(r.engine);
     for (int i = first; i < last; i++) {
         assert_int_equal(out[i].n_done, 1);
         assert_int_equal(out[i].finish, FINISH_LENGTH);
         assert_int_equal(out[i].n_token, MAX_TOKEN - i);
         assert_int_equal(out[i].n_slot, out[i].n_logits * x->shape.n_layer * x->shape.top_k);
     }
-    engine_destroy(engine);
-    pool_destroy(pool);
-    sim_destroy(sim);
-}
-
-static struct sim_config calm(uint64_t seed)
-{
-    return (struct sim_config){
-        .seed = seed, .delay_max_ns = NS_PER_MS, .compute_max_ns = NS_PER_MS};
+    rig_close(&r);
 }
 
 static void company_and_micro_batches_change_no_bit(void **state)
 {
-    struct fixture *x = *state;
+    struct engine_world *x = *state;
     struct outcome all[N_SEQ], alone[N_SEQ];
     for (int n_micro = 1; n_micro <= 2; n_micro++) {
-        run(x, calm(1), n_micro, SPECULATE_OFF, 0, N_SEQ, all);
+        run(x, sim_calm(1), n_micro, SPECULATE_OFF, 0, N_SEQ, all);
         for (int i = 0; i < N_SEQ; i++) {
-            run(x, calm((uint64_t)i + 2), 1, SPECULATE_ALWAYS, i, i + 1, alone);
+            run(x, sim_calm((uint64_t)i + 2), 1, SPECULATE_ALWAYS, i, i + 1, alone);
             assert_memory_equal(&all[i], &alone[i], sizeof all[i]);
         }
     }
@@ -216,25 +134,12 @@ static void company_and_micro_batches_change_no_bit(void **state)
 
 static void storms_change_no_bit(void **state)
 {
-    struct fixture *x = *state;
+    struct engine_world *x = *state;
     struct outcome want[N_SEQ], got[N_SEQ];
-    run(x, calm(1), 1, SPECULATE_OFF, 0, N_SEQ, want);
+    run(x, sim_calm(1), 1, SPECULATE_OFF, 0, N_SEQ, want);
     for (uint64_t seed = 1; seed <= N_STORM; seed++) {
-        struct sim_config storm = {.seed = seed,
-                                   .delay_max_ns = 20 * NS_PER_MS,
-                                   .compute_max_ns = 5 * NS_PER_MS,
-                                   .down_max_ns = 3 * NS_PER_S,
-                                   .drop = 5,
-                                   .duplicate = 20,
-                                   .again = 20,
-                                   .not_held = 10,
-                                   .fail = 5,
-                                   .hang = 2,
-                                   .die = 3,
-                                   .forget = 2,
-                                   .revive = 1};
         enum speculate_mode guess = seed % 3 ? SPECULATE_ALWAYS : SPECULATE_OFF;
-        run(x, storm, 1 + (int)(seed % 2), guess, 0, N_SEQ, got);
+        run(x, sim_storm(seed), 1 + (int)(seed % 2), guess, 0, N_SEQ, got);
         if (memcmp(want, got, sizeof want) != 0) {
             fail_msg("seed %d: another output than in a calm run", (int)seed);
         }

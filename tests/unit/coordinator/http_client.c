@@ -14,14 +14,14 @@
 void http_client_open_with(struct http_client *c, int port, int receive_bytes)
 {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-    struct timeval five_s = {.tv_sec = 5};
+    struct timeval minute = {.tv_sec = 60};
     a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     memset(c, 0, sizeof(*c));
     c->fd = socket(AF_INET, SOCK_STREAM, 0);
     if (receive_bytes > 0)
         setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &receive_bytes, sizeof(receive_bytes));
-    setsockopt(c->fd, SOL_SOCKET, SO_RCVTIMEO, &five_s, sizeof(five_s));
-    setsockopt(c->fd, SOL_SOCKET, SO_SNDTIMEO, &five_s, sizeof(five_s));
+    setsockopt(c->fd, SOL_SOCKET, SO_RCVTIMEO, &minute, sizeof(minute));
+    setsockopt(c->fd, SOL_SOCKET, SO_SNDTIMEO, &minute, sizeof(minute));
     if (c->fd < 0 || connect(c->fd, (struct sockaddr *)&a, sizeof(a)) != 0) {
         perror("http_client");
         abort();

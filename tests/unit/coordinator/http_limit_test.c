@@ -1,56 +1,14 @@
 /* http_limit_test: too much of something (bodies, requests, connections, descriptors), and the
  * server's begin and end. After each test nothing is open that was not open before it. */
-#include "tests/unit/coordinator/http_world.h"
+#include "tests/unit/coordinator/http_case.h"
 
 #include <arpa/inet.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#include <cmocka.h>
-
-#define H "Host: localhost\r\n"
-
-static struct http_world w;
-static int n_fd;
-
-static int count_fds(void **state)
-{
-    (void)state;
-    n_fd = fds_open();
-    return 0;
-}
-
-/* Every exchange was closed once, every descriptor is closed. */
-static int nothing_is_left(void **state)
-{
-    (void)state;
-    http_world_stop(&w); /* where the test has failed before it did */
-    assert_int_equal(w.n_open, 0);
-    assert_int_equal(fds_open(), n_fd);
-    return 0;
-}
-
-static void ask_hello(void)
-{
-    struct http_client c;
-    struct http_reply r;
-    http_client_open(&c, w.port);
-    assert_int_equal(http_client_ask(&c, "GET /hello HTTP/1.1\r\n" H "\r\n", &r), 200);
-    http_reply_free(&r);
-    http_client_close(&c);
-}
-
-static void start(void)
-{
-    struct http_config config = http_world_config();
-    http_world_start(&w, &config);
-}
 
 /* ---- too much -------------------------------------------------------------------------------- */
 
@@ -300,7 +258,7 @@ static void ipv6_is_served(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, count_fds, nothing_is_left)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, http_case_begin, http_case_end)
     const struct CMUnitTest tests[] = {
         TEST(a_large_body_is_413),
         TEST(nothing_is_read_behind_a_refused_request),

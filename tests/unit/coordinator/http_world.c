@@ -291,7 +291,7 @@ void http_world_stop(struct http_world *w)
 int http_world_wait(atomic_int *n, int value)
 {
     const struct timespec ms = {.tv_nsec = 1000000};
-    for (int i = 0; i < 2000 && atomic_load(n) != value; i++)
+    for (int i = 0; i < 60000 && atomic_load(n) != value; i++)
         nanosleep(&ms, NULL);
     return atomic_load(n) == value;
 }

@@ -27,7 +27,8 @@ void http_world_start(struct http_world *w, const struct http_config *config);
  * exchanges or not, if it runs; the counts can be read afterwards. */
 void http_world_drain(struct http_world *w);
 void http_world_stop(struct http_world *w);
-/* http_world_wait: until *n is `value`; 0 after two seconds. */
+/* http_world_wait: until *n is `value`; 0 after a minute, which a busy machine may need some
+ * seconds of. */
 int http_world_wait(atomic_int *n, int value);
 
 struct http_reply {
@@ -53,7 +54,8 @@ void http_client_close(struct http_client *c);
 void http_client_reset(struct http_client *c); /* with a RST */
 int http_client_send(struct http_client *c, const char *text);
 int http_client_send_bytes(struct http_client *c, const void *data, size_t n);
-/* http_client_more: receives some. Returns their number, 0 at the end, -1 on error or after 5 s. */
+/* http_client_more: receives some. Returns their number, 0 at the end, -1 on error or after a
+ * minute. */
 long http_client_more(struct http_client *c);
 /* http_client_reply: takes one response (of a HEAD request: its head). 0, or -1 where none came. */
 int http_client_reply(struct http_client *c, int is_head, struct http_reply *out);
