@@ -72,6 +72,14 @@ def check_same(binary, tmp, model, dense):
             print(f"{domain}: from three workers as from disk")
 
 
+def connected(endpoint):
+    """Somebody is connected to this TCP endpoint of the host."""
+    port = ":%04X" % int(endpoint.rsplit(":", 1)[1])
+    with open("/proc/net/tcp") as f:
+        rows = [line.split() for line in f]
+    return any(row[1].endswith(port) and row[3] == "01" for row in rows[1:])
+
+
 def check_death(binary, tmp, model, dense):
     """Two workers hold all; one is killed while it gives. The rate makes that moment certain."""
     out = os.path.join(tmp, "death")
@@ -80,7 +88,10 @@ def check_death(binary, tmp, model, dense):
         started = time.monotonic()
         process = subprocess.Popen([binary, "extract", dense, "--domain", "code", "-o", out,
                                     "--from", at, "--no-proof"], stderr=subprocess.PIPE)
-        time.sleep(0.6)
+        until = time.monotonic() + 60
+        while not connected(at.split(",")[0]) and time.monotonic() < until:
+            time.sleep(0.02)
+        time.sleep(0.3)
         workers.running[0].kill()
         _, stderr = process.communicate(timeout=120)
         spent = time.monotonic() - started

@@ -98,8 +98,8 @@ def check_answer(page, max_tokens):
     check(page.js(f"{LAST}.querySelector('.chip').textContent") == "code", "not of domain code")
     check(page.js(f"{LAST}.querySelector('.actions').textContent").count("worker") == 2,
           "the answer does not say who computed it")
-    page.until(f"{MAP} !== {json.dumps(before)}", timeout=10)
-    page.until("rates.some((rate) => rate > 0)", timeout=10)
+    page.until(f"{MAP} !== {json.dumps(before)}")
+    page.until("rates.some((rate) => rate > 0)")
 
 
 def check_cells(page):
@@ -124,26 +124,25 @@ def check_stop(page):
     ask(page, "Go on and on")
     page.until(f"{LAST}.querySelector('.body').textContent.length > 0")
     page.press("Escape", number=27)
-    page.until(f"{LAST}.matches(':not(.streaming)')", timeout=5)
+    page.until(f"{LAST}.matches(':not(.streaming)')")
     told = page.js(f"{LAST}.querySelector('.figures').textContent")
     check("stopped" in told, f"after Escape: {told!r}; " + page.js(f"{LAST}.textContent"))
     check(not page.js("document.getElementById('send').hidden"), "no Send after a stop")
-    page.until("document.getElementById('running').textContent === '0'", timeout=10)
+    page.until("document.getElementById('running').textContent === '0'")
 
 
 def check_death(page, server):
     """The worker of the first domain dies: the page says so, and the answers go on."""
     choose(page, "zh")
     os.kill(server.proc().children()[0].pid, signal.SIGKILL)
-    page.until("document.querySelector('.worker.down .state')?.textContent === 'down'", timeout=30)
-    page.until("document.getElementById('health').dataset.state === 'poor'", timeout=10)
+    page.until("document.querySelector('.worker.down .state')?.textContent === 'down'")
+    page.until("document.getElementById('health').dataset.state === 'poor'")
     page.js("document.getElementById('set-max_tokens').value = 12")
     ask(page, "Are you still there?")
     page.until(f"{LAST}.matches(':not(.streaming)')")
     check("12 tokens" in page.js(f"{LAST}.querySelector('.figures').textContent"),
           "no answer after a worker's death")
-    page.until("[...document.querySelectorAll('.worker')].some((w) => /stands in/.test(w.textContent))",
-               timeout=10)
+    page.until("[...document.querySelectorAll('.worker')].some((w) => /stands in/.test(w.textContent))")
 
 
 def check_shapes(page, shots):

@@ -23,9 +23,13 @@ def check_one_frame(binary, server):
                                                      "temperature": 0, "ignore_eos": True})
     if status != 200:
         raise Failure(f"no answer: {answer}")
-    time.sleep(1)  # the server counts twice a second
-    status, out, err = run_sigmoe(binary, ["top", server.url])
-    frame = out.decode()
+    until = time.monotonic() + 60
+    while True:
+        time.sleep(1)  # the server counts twice a second
+        status, out, err = run_sigmoe(binary, ["top", server.url])
+        frame = out.decode()
+        if "1 finished" in frame or time.monotonic() > until:
+            break
     if status != 0 or "\x1b" in frame:
         raise Failure(f"exit {status}, {err}:\n{frame!r}")
     for wanted in (r"^tiny +olmoe, 3 layers, 8 experts, 2 a token", r"^ready$", r"1 finished",
