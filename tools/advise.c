@@ -17,6 +17,7 @@
 void advise_options(struct advise_ask *ask, struct opt *out)
 {
     *ask = (struct advise_ask){.kinds = "cpu-16core",
+                               .activations = "int8",
                                .rate = 1,
                                .prompt = 512,
                                .output = 128,
@@ -26,6 +27,9 @@ void advise_options(struct advise_ask *ask, struct opt *out)
         {"calibration", 'c', OPT_STR, &ask->kinds, "KIND,...",
          "machines to choose from: files of sigmoe calibrate, or\nnames (cpu-16core, h100, ...)", 0,
          0},
+        {"activations", 0, OPT_STR, &ask->activations, "TYPE",
+         "of weights that are integers: int8 (default), bf16; a\ncalibration must be of the same",
+         0, 0},
         {"rate", 0, OPT_FLOAT, &ask->rate, "R", "requests a second to carry (1)", 1e-6, 1e6},
         {"prompt", 0, OPT_INT, &ask->prompt, "N", "mean tokens of a prompt (512)", 1, 1000000},
         {"output", 0, OPT_INT, &ask->output, "N", "mean tokens generated (128)", 1, 1000000},
@@ -272,14 +276,13 @@ static int kind_get(const struct advise_ask *ask, const char *word, const struct
                     enum precision precision, struct kind *out, struct err *err)
 {
     const struct hardware *h = hardware_find(word);
-    (void)ask;
     snprintf(out->name, sizeof(out->name), "%.159s", word);
     if (h) {
         cost_roofline(&out->cost, desc, precision, h, h);
         return 0;
     }
     struct calibration c;
-    int rc = cost_load(word, desc, precision, NULL, &c, err);
+    int rc = cost_load(word, desc, precision, ask->activations, &c, err);
     if (rc == 0) {
         out->cost = c.cost;
         snprintf(out->name, sizeof(out->name), "%.100s (%.40s)", c.host, c.isa);
@@ -320,6 +323,9 @@ int advise(const struct advise_ask *ask, const struct model_desc *desc, enum pre
     struct adviser a = {
         .ask = ask, .desc = desc, .precision = precision, .trace = trace, .err = err};
     snprintf(text, sizeof(text), "%.2047s", ask->kinds);
+    enum activations known;
+    if (activations_parse(ask->activations, &known, err))
+        return ERR_USAGE;
     int n = list_split(text, word, KINDS_MAX);
     if (n < 1)
         return err_set(err, ERR_USAGE, "--calibration '%.60s' is no list of at most %d machines",

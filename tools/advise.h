@@ -15,11 +15,12 @@
 
 /* The options' values. */
 struct advise_ask {
-    const char *kinds; /* "a.json,b.json": calibrations or names of hardware */
+    const char *kinds;       /* "a.json,b.json": calibrations or names of hardware */
+    const char *activations; /* "int8" or "bf16": what will serve, and calibrations must be of */
     double rate, slo_ttft_ms, slo_tpot_ms;
     int64_t prompt, output, workers_max, memory_bytes, seed;
 };
-#define ADVISE_OPTIONS 9
+#define ADVISE_OPTIONS 10
 /* advise_options sets defaults and writes ADVISE_OPTIONS rows to out. */
 void advise_options(struct advise_ask *ask, struct opt *out);
 
@@ -27,7 +28,8 @@ void advise_options(struct advise_ask *ask, struct opt *out);
  *   {"sigmoe_advice": 1, "load": {..}, "kinds": [{..}], "sentences": [{"topic": "workers" |
  * "coordinators" | "ping-pong" | "replicas" | "disaggregation", "kind": "..", "says": "..",
  * "figures": {..}}]} ERR_USAGE when no number of workers up to workers_max carries the load within
- * the SLO: then the text says what the nearest is. */
+ * the SLO: then the text says what the nearest is; and where a calibration was measured with other
+ * activations than asked for (cost_load). */
 int advise(const struct advise_ask *ask, const struct model_desc *desc, enum precision precision,
            const char *trace, json_t **out, struct err *err);
 /* advise_print: the sentences, wrapped, topic by topic. */

@@ -308,6 +308,13 @@ def a_calibration_is_of_one_kind_of_rows(tmp):
     expect("measured on" in report_of(out)["settings"]["costs"], report_of(out)["settings"]["costs"])
     _, err = run("simulate", config, "-c", file, "--workers", "2", "--activations", "bf16", *FAST, status=2)
     expect("activations in int8" in err and err.count("\n") == 1, err)
+    advise = ["plan", "--advise", "--model", config, "-c", file, "--prompt", "8", "--output", "4", "--workers-max", "2"]
+    status, _, err = run_sigmoe(SIGMOE, [*advise, "--json"])
+    expect(status == 0, err)
+    status, _, err = run_sigmoe(SIGMOE, [*advise, "--activations", "bf16"])
+    expect(status == 2 and "activations in int8" in err and "--activations int8 here" in err and err.count("\n") == 1, err)
+    status, _, err = run_sigmoe(SIGMOE, [*advise, "--activations", "int3"])
+    expect(status == 2 and "int3" in err and err.count("\n") == 1, err)
     # Curves of floats are not those of integers.
     run("simulate", "tiny-moe", "-c", file, "--workers", "2", *FAST, "--json", out)
     expect("another shape" in report_of(out)["settings"]["costs"], report_of(out)["settings"]["costs"])

@@ -271,8 +271,8 @@ static int activations_check(const char *path, const struct model_desc *desc, en
         return 0;
     return err_set(err, ERR_USAGE,
                    "%s was measured with activations in %s, and %s are to be simulated: calibrate "
-                   "with --activations %s, or give simulate that of the file",
-                   path, c->activations, wanted, wanted);
+                   "with --activations %s, or give --activations %s here",
+                   path, c->activations, wanted, wanted, c->activations);
 }
 
 int cost_load(const char *path, const struct model_desc *desc, enum precision precision,
