@@ -39,21 +39,6 @@ static const struct msg_assigned *wait_end(struct world *w, struct client *c, ui
     return NULL;
 }
 
-static void world_begin(struct world *w, struct client *c, const uint8_t *held, int threaded,
-                        const char *name)
-{
-    world_open(w, name, held, threaded, 0);
-    client_open(w, c);
-    greet(w, c);
-    client_clear(c);
-}
-
-static void world_end(struct world *w, struct client *c)
-{
-    client_close(c);
-    world_close(w);
-}
-
 static void what_is_assigned_is_loaded_and_served(void **state)
 {
     (void)state;
@@ -62,7 +47,7 @@ static void what_is_assigned_is_loaded_and_served(void **state)
     struct world_request r;
     uint8_t held[LIMIT_LAYERS] = {0}, want[16] = {0}, row[6] = {0, 1, 0, 1, 1, 0};
     held[1] = 1;
-    world_begin(&w, &c, held, 1, "inproc://assign-load");
+    world_begin(&w, &c, "inproc://assign-load", held, 1, 0);
     bit_set(want, 0, 1);
     bit_set(want, 0, 3);
     bit_set(want, 0, 4);
@@ -93,7 +78,7 @@ static void what_is_too_much_is_dropped_only_when_asked(void **state)
     struct client c;
     struct world_request r;
     uint8_t want[16] = {0}, row[6] = {1, 0, 1, 0, 0, 1};
-    world_begin(&w, &c, NULL, 1, "inproc://assign-drop");
+    world_begin(&w, &c, "inproc://assign-drop", NULL, 1, 0);
     bit_set(want, 0, 3);
     send_assign(&w, &c, 1, want, 0);
     assert_int_equal(wait_end(&w, &c, 1)->state, ASSIGN_DONE);
@@ -120,7 +105,7 @@ static void requests_before_a_drop_are_answered_with_rows(void **state)
     struct client c;
     struct world_request r;
     uint8_t none[16] = {0};
-    world_begin(&w, &c, NULL, 0, "inproc://assign-order");
+    world_begin(&w, &c, "inproc://assign-order", NULL, 0, 0);
     request_make(&w, &r, 12, 4, NULL);
     for (uint64_t i = 0; i < 6; i++)
         send_request(&w, &c, &r, 100 + i, 0);
@@ -141,7 +126,7 @@ static void a_plan_said_twice_is_carried_out_once(void **state)
     struct client c;
     uint8_t held[LIMIT_LAYERS] = {0}, want[16] = {0};
     held[0] = 1;
-    world_begin(&w, &c, held, 1, "inproc://assign-twice");
+    world_begin(&w, &c, "inproc://assign-twice", held, 1, 0);
     bit_set(want, 0, 5);
     send_assign(&w, &c, 9, want, 0);
     uint64_t epoch = wait_end(&w, &c, 9)->epoch;
@@ -223,7 +208,7 @@ static void what_was_just_dropped_can_be_had_again(void **state)
     struct world w;
     struct client c;
     uint8_t none[16] = {0}, all[16] = {0};
-    world_begin(&w, &c, NULL, 0, "inproc://assign-again");
+    world_begin(&w, &c, "inproc://assign-again", NULL, 0, 0);
     int n_layer = w.model->desc.n_layer;
     for (int layer = 0; layer < n_layer; layer++)
         for (int e = 0; e < 6; e++)

@@ -27,8 +27,7 @@ static void other_version_is_refused_in_words(void **state)
     h.hello = &hello;
     send_header(&w, &c, &h);
     assert_error(client_wait(&w, &c, 1), 0, WIRE_VERSION_BAD, "version is 99");
-    client_close(&c);
-    world_close(&w);
+    world_end(&w, &c);
 }
 
 static void what_is_not_for_workers_is_refused_but_errors_are_not_answered(void **state)
@@ -38,10 +37,7 @@ static void what_is_not_for_workers_is_refused_but_errors_are_not_answered(void 
     struct client c;
     struct frames f;
     struct worker_stats stats;
-    world_open(&w, "inproc://kinds", NULL, 0, 0);
-    client_open(&w, &c);
-    greet(&w, &c);
-    client_clear(&c);
+    world_begin(&w, &c, "inproc://kinds", NULL, 0, 0);
     frames_init(&f);
     assert_int_equal(msg_build_error(&f, 0, WIRE_INTERNAL, "an error"), 0);
     client_send(&w, &c, &f);
@@ -54,8 +50,7 @@ static void what_is_not_for_workers_is_refused_but_errors_are_not_answered(void 
     assert_error(client_wait(&w, &c, 1), 0, WIRE_MALFORMED, "a worker takes Hello");
     worker_stats_get(w.worker, &stats);
     assert_int_equal(stats.errors, 1);
-    client_close(&c);
-    world_close(&w);
+    world_end(&w, &c);
 }
 
 static void ping_is_answered_with_the_queue(void **state)
@@ -65,10 +60,7 @@ static void ping_is_answered_with_the_queue(void **state)
     struct client c;
     struct frames f;
     struct world_request r;
-    world_open(&w, "inproc://ping", NULL, 0, 0);
-    client_open(&w, &c);
-    greet(&w, &c);
-    client_clear(&c);
+    world_begin(&w, &c, "inproc://ping", NULL, 0, 0);
     request_make(&w, &r, 3, 1, NULL);
     send_request(&w, &c, &r, 1, 0);
     send_request(&w, &c, &r, 2, 1);
@@ -84,8 +76,7 @@ static void ping_is_answered_with_the_queue(void **state)
     assert_int_equal(m->u.ping.queued, 2);
     assert_int_equal(m->u.ping.epoch, 1);
     free(r.memory);
-    client_close(&c);
-    world_close(&w);
+    world_end(&w, &c);
 }
 
 static void requests_of_one_layer_are_one_batch(void **state)
@@ -134,10 +125,7 @@ static void requests_beyond_the_credits_are_busy(void **state)
     struct world w;
     struct client c;
     struct world_request r;
-    world_open(&w, "inproc://credits", NULL, 0, 2);
-    client_open(&w, &c);
-    greet(&w, &c);
-    client_clear(&c);
+    world_begin(&w, &c, "inproc://credits", NULL, 0, 2);
     request_make(&w, &r, 3, 1, NULL);
     for (uint64_t call = 1; call <= 4; call++)
         send_request(&w, &c, &r, call, 0);
@@ -149,8 +137,7 @@ static void requests_beyond_the_credits_are_busy(void **state)
     send_request(&w, &c, &r, 5, 0); /* answered requests are credits again */
     assert_reply(&w, client_wait(&w, &c, 5), &r, 5, 0);
     free(r.memory);
-    client_close(&c);
-    world_close(&w);
+    world_end(&w, &c);
 }
 
 static void bad_request_names_its_call(void **state)
@@ -160,10 +147,7 @@ static void bad_request_names_its_call(void **state)
     struct client c;
     struct world_request r;
     struct frames f;
-    world_open(&w, "inproc://bad", NULL, 0, 0);
-    client_open(&w, &c);
-    greet(&w, &c);
-    client_clear(&c);
+    world_begin(&w, &c, "inproc://bad", NULL, 0, 0);
     request_make(&w, &r, 3, 1, NULL);
     r.row_index[1] = 3;
     send_request(&w, &c, &r, 31, 0);
@@ -177,8 +161,7 @@ static void bad_request_names_its_call(void **state)
     client_send(&w, &c, &f);
     assert_error(client_wait(&w, &c, 3), 33, WIRE_MALFORMED, "has 2 frames");
     free(r.memory);
-    client_close(&c);
-    world_close(&w);
+    world_end(&w, &c);
 }
 
 static void request_whose_budget_passed_is_not_computed(void **state)
@@ -189,10 +172,7 @@ static void request_whose_budget_passed_is_not_computed(void **state)
     struct world_request r, big;
     struct frames f;
     struct worker_stats stats;
-    world_open(&w, "inproc://budget", NULL, 0, 0);
-    client_open(&w, &c);
-    greet(&w, &c);
-    client_clear(&c);
+    world_begin(&w, &c, "inproc://budget", NULL, 0, 0);
     request_make(&w, &r, 3, 1, NULL);
     request_make(&w, &big, 40, 2, NULL);
     send_request(&w, &c, &big, 1, 0); /* computed first: the other waits more than 1 us */
@@ -205,8 +185,7 @@ static void request_whose_budget_passed_is_not_computed(void **state)
     assert_int_equal(stats.rows, 40);
     free(r.memory);
     free(big.memory);
-    client_close(&c);
-    world_close(&w);
+    world_end(&w, &c);
 }
 
 static void finish_answers_what_has_arrived(void **state)
@@ -215,10 +194,7 @@ static void finish_answers_what_has_arrived(void **state)
     struct world w;
     struct client c;
     struct world_request r;
-    world_open(&w, "inproc://finish", NULL, 0, 0);
-    client_open(&w, &c);
-    greet(&w, &c);
-    client_clear(&c);
+    world_begin(&w, &c, "inproc://finish", NULL, 0, 0);
     request_make(&w, &r, 3, 1, NULL);
     send_request(&w, &c, &r, 1, 0);
     send_request(&w, &c, &r, 2, 1);
@@ -231,8 +207,7 @@ static void finish_answers_what_has_arrived(void **state)
     assert_reply(&w, &c.inbox[0].msg, &r, 1, 0);
     assert_reply(&w, &c.inbox[1].msg, &r, 2, 1);
     free(r.memory);
-    client_close(&c);
-    world_close(&w);
+    world_end(&w, &c);
 }
 
 /* A worker ended with requests in its queue frees them: asan's leak check is the judge. */
@@ -242,10 +217,7 @@ static void destroy_forgets_what_is_queued(void **state)
     struct world w;
     struct client c;
     struct world_request r;
-    world_open(&w, "inproc://forget", NULL, 0, 0);
-    client_open(&w, &c);
-    greet(&w, &c);
-    client_clear(&c);
+    world_begin(&w, &c, "inproc://forget", NULL, 0, 0);
     request_make(&w, &r, 3, 1, NULL);
     for (int i = 0; i < 3; i++)
         send_request(&w, &c, &r, (uint64_t)(1 + i), i % 2);
@@ -254,8 +226,7 @@ static void destroy_forgets_what_is_queued(void **state)
     worker_stats_get(w.worker, &stats);
     assert_int_equal(stats.queued, 1);
     free(r.memory);
-    client_close(&c);
-    world_close(&w);
+    world_end(&w, &c);
 }
 
 static void settings_that_cannot_work_are_refused_in_words(void **state)

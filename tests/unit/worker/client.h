@@ -283,4 +283,21 @@ static inline void assert_error(const struct msg *m, uint64_t call, enum wire_er
         fail_msg("'%s' lacks '%s'", m->u.error.text, words);
 }
 
+/* ---- one worker and one client that it has welcomed ---- */
+
+static inline void world_begin(struct world *w, struct client *c, const char *listen,
+                               const uint8_t *held, int threaded, int credits)
+{
+    world_open(w, listen, held, threaded, credits);
+    client_open(w, c);
+    greet(w, c);
+    client_clear(c);
+}
+
+static inline void world_end(struct world *w, struct client *c)
+{
+    client_close(c);
+    world_close(w);
+}
+
 #endif

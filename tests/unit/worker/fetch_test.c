@@ -3,7 +3,7 @@
 #include "base/log.h"
 #include "tests/unit/worker/client.h"
 
-static void world_begin(struct world *w, struct client *c, const uint8_t *held, int guest,
+static void fetch_begin(struct world *w, struct client *c, const uint8_t *held, int guest,
                         const char *name)
 {
     world_open(w, name, held, 0, 0);
@@ -17,12 +17,6 @@ static void world_begin(struct world *w, struct client *c, const uint8_t *held, 
     assert_int_equal(client_wait(w, c, 1)->kind, MSG_WELCOME);
     assert_true(hash_equal(c->inbox[0].msg.u.welcome.fingerprint, w->model->fingerprint));
     client_clear(c);
-}
-
-static void world_end(struct world *w, struct client *c)
-{
-    client_close(c);
-    world_close(w);
 }
 
 static void send_fetch(struct world *w, struct client *c, struct msg_fetch m)
@@ -48,7 +42,7 @@ static void pieces_put_together_are_the_tensor(void **state)
     static const enum role roles[] = {ROLE_EXPERT_GATE, ROLE_EXPERT_UP, ROLE_EXPERT_DOWN};
     struct world w;
     struct client c;
-    world_begin(&w, &c, NULL, 1, "inproc://fetch-pieces");
+    fetch_begin(&w, &c, NULL, 1, "inproc://fetch-pieces");
     for (int part = FETCH_GATE; part <= FETCH_DOWN; part++) {
         const struct tensor *t = tensor_of(&w, roles[part - 1], 1, 4);
         int half = (int)(t->bytes / 2) - 3, rest = (int)t->bytes - half;
@@ -86,7 +80,7 @@ static void what_cannot_be_given_is_refused_in_words(void **state)
     struct client c;
     uint8_t held[LIMIT_LAYERS * 8] = {0};
     held[1] = 1; /* layer 0, expert 1 */
-    world_begin(&w, &c, held, 0, "inproc://fetch-refused");
+    fetch_begin(&w, &c, held, 0, "inproc://fetch-refused");
     uint64_t bytes = tensor_of(&w, ROLE_EXPERT_UP, 0, 1)->bytes;
     struct msg_fetch m = {.call = 3, .layer = 0, .expert = 1, .part = FETCH_UP, .bytes = 1};
     m.offset = bytes;
@@ -117,7 +111,7 @@ static void more_than_eight_pieces_at_once_are_too_many(void **state)
     (void)state;
     struct world w;
     struct client c;
-    world_begin(&w, &c, NULL, 1, "inproc://fetch-busy");
+    fetch_begin(&w, &c, NULL, 1, "inproc://fetch-busy");
     struct msg_fetch m = {.call = 1, .layer = 0, .expert = 1, .part = FETCH_UP, .bytes = 16};
     for (; m.call <= 12; m.call++)
         send_fetch(&w, &c, m);
@@ -142,7 +136,7 @@ static void requests_are_served_while_pieces_are_given(void **state)
     struct world w;
     struct client c, guest;
     struct world_request r;
-    world_begin(&w, &c, NULL, 0, "inproc://fetch-serve");
+    fetch_begin(&w, &c, NULL, 0, "inproc://fetch-serve");
     client_open(&w, &guest);
     struct msg_hello hello = hello_of(&w);
     hello.fingerprint = (struct hash128){0};
@@ -173,7 +167,7 @@ static void a_guest_may_only_fetch(void **state)
     struct client c;
     struct world_request r;
     uint8_t none[16] = {0};
-    world_begin(&w, &c, NULL, 1, "inproc://fetch-guest");
+    fetch_begin(&w, &c, NULL, 1, "inproc://fetch-guest");
     request_make(&w, &r, 3, 5, NULL);
     send_request(&w, &c, &r, 21, 0);
     assert_error(client_wait(&w, &c, 1), 21, WIRE_FINGERPRINT, "a guest may only fetch");

@@ -114,8 +114,7 @@ static void a_worker_in_f32_takes_no_fp8(void **state)
     client_send(&w, &c, &f);
     assert_error(client_wait(&w, &c, 2), 9, WIRE_DTYPE, "dtype is 9 (fp8); Hello agreed on f32");
     free(r.memory);
-    client_close(&c);
-    world_close(&w);
+    world_end(&w, &c);
 }
 
 int main(void)

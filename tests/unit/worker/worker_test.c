@@ -39,8 +39,7 @@ static void hello_is_welcomed_with_what_is_held(const char *transport)
     assert_int_equal(m->epoch, 1);
     for (size_t bit = 0; bit < m->held_bytes * 8; bit++)
         assert_int_equal(m->held[bit / 8] >> bit % 8 & 1, bit == 1 || bit == 7 || bit == 11);
-    client_close(&c);
-    world_close(&w);
+    world_end(&w, &c);
 }
 
 static void rows_come_back_to_the_bit(const char *transport)
@@ -60,8 +59,7 @@ static void rows_come_back_to_the_bit(const char *transport)
         assert_reply(&w, client_wait(&w, &c, 1), &r, (uint64_t)(1000 + i), layer);
         free(r.memory);
     }
-    client_close(&c);
-    world_close(&w);
+    world_end(&w, &c);
 }
 
 static void missing_experts_are_listed(const char *transport)
@@ -73,10 +71,7 @@ static void missing_experts_are_listed(const char *transport)
     uint8_t held[LIMIT_LAYERS] = {0}, row[6] = {1, 0, 1, 0, 0, 1};
     memset(held + 6, 1, 6); /* all of layer 1; 0, 2 and 5 of layer 0 */
     memcpy(held, row, 6);
-    world_open(&w, name_of(transport, name, sizeof(name)), held, 1, 0);
-    client_open(&w, &c);
-    greet(&w, &c);
-    client_clear(&c);
+    world_begin(&w, &c, name_of(transport, name, sizeof(name)), held, 1, 0);
     request_make(&w, &r, 40, 9, NULL);
     assert_int_equal(r.n_seg, 6);
     send_request(&w, &c, &r, 5, 0);
@@ -92,8 +87,7 @@ static void missing_experts_are_listed(const char *transport)
     send_request(&w, &c, &r, 6, 1);
     assert_reply(&w, client_wait(&w, &c, 2), &r, 6, 1);
     free(r.memory);
-    client_close(&c);
-    world_close(&w);
+    world_end(&w, &c);
 }
 
 static void two_coordinators_get_their_own_rows(const char *transport)
@@ -162,10 +156,7 @@ static void garbage_is_refused_and_service_goes_on(const char *transport)
     struct world w;
     struct client c;
     struct world_request r;
-    world_open(&w, name_of(transport, name, sizeof(name)), NULL, 1, 0);
-    client_open(&w, &c);
-    greet(&w, &c);
-    client_clear(&c);
+    world_begin(&w, &c, name_of(transport, name, sizeof(name)), NULL, 1, 0);
     request_make(&w, &r, 7, 1, NULL);
     for (int round = 0; round < 3; round++) {
         send_garbage(&w, 500);
@@ -174,8 +165,7 @@ static void garbage_is_refused_and_service_goes_on(const char *transport)
         client_clear(&c);
     }
     free(r.memory);
-    client_close(&c);
-    world_close(&w);
+    world_end(&w, &c);
 }
 
 static void strangers_and_other_models_are_refused_in_words(const char *transport)
@@ -212,8 +202,7 @@ static void strangers_and_other_models_are_refused_in_words(const char *transpor
     send_request(&w, &c, &r, 11, 0);
     assert_reply(&w, client_wait(&w, &c, 7), &r, 11, 0);
     free(r.memory);
-    client_close(&c);
-    world_close(&w);
+    world_end(&w, &c);
 }
 
 /* ---- the table ---- */
