@@ -168,10 +168,11 @@ def check(binary):
 def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--sigmoe", required=True)
-    p.add_argument("--report", metavar="MODEL", help="measure the pauses with this model")
+    p.add_argument("--report", metavar="MODEL", nargs="?", default=False,
+                   help="measure the pauses, with this model (default: one of 0.8 GB is made)")
     p.add_argument("--seconds", type=float, default=12, help="without a change, for --report (12)")
     args = p.parse_args()
-    if args.report:
+    if args.report is not False:
         steps.report(args.sigmoe, args.report, args.seconds)
     else:
         main_of(lambda: check(args.sigmoe))

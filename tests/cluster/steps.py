@@ -1,5 +1,5 @@
-"""How even the steps of a server are while its placement changes, for a person: `rebalance.py --report
-MODEL`. N_STREAM streams run; some seconds nothing happens, then the placement is turned round three
+"""How even the steps of a server are while its placement changes, for a person: `rebalance.py
+--report`. N_STREAM streams run; some seconds nothing happens, then the placement is turned round three
 times. What counts is the server's own line a step (SIGMOE_LOG=debug) and the pauses between tokens as
 a client sees them. Steps with prompts are of another kind than steps that decode, and told apart.
 
@@ -20,8 +20,11 @@ import threading
 import time
 
 from harness import Failure, Workers, run_sigmoe, write_json
-from served import Served
+from served import Served, make_model
 
+# Steps of some 50 ms on two CPUs, as bound by memory as those of large models.
+MODEL = {"hidden_size": 1024, "intermediate_size": 1024, "num_hidden_layers": 4, "num_attention_heads": 16,
+         "num_key_value_heads": 16, "num_experts": 32, "num_experts_per_tok": 4}
 N_STREAM = 16
 SETTLE_S, SAMPLE_S = 3, 0.05
 LONGEST = 5
@@ -200,10 +203,13 @@ def measure(binary, model, seconds, tmp):
 
 
 def report(binary, model, seconds):
+    """model: a folder with a tokenizer; None: one is made, 0.8 GB."""
     times = probe(PROBE_S)
     print("the host alone")
     show("copies of memory", times, median_of(times))
     with tempfile.TemporaryDirectory(prefix="sigmoe-steps-") as tmp:
+        if model is None:
+            model = make_model(binary, os.path.join(tmp, "model"), **MODEL)
         steps, pauses, host, calm, begun, ended = measure(binary, model, seconds, tmp)
     medians = {}
     for name, low, high in (("calm", calm, begun), ("during the change", begun, ended)):
