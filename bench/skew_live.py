@@ -6,7 +6,8 @@ experts by Zipf(1.0) and by k-hot 0.9 (sigmoe run --route). One run is recorded;
 placement with copies from it; workers with that placement and workers with contiguous parts then compute
 the same prompts in turn. Logits must be the same: only who computes differs. Prints prompt tokens a
 second, the median of paired ratios, and the imbalance that the plan predicts. As many workers as CPUs,
-or they share what they should show.
+or they share what they should show; and one micro-batch, since a second one is computed on the CPU that a worker
+with less to do leaves idle, and hides what balance is for.
 
   bench/skew_live.py --sigmoe build/release/sigmoe            # about two minutes
 """
@@ -51,7 +52,7 @@ class Workers:
 
 def run(o, model, prompts, route, at, *more):
     out = call(o, "run", model, "--workers-at", at, "--token-ids-file", prompts, "--max-tokens", 1,
-               "--threads", o.threads, "--max-batch-rows", o.rows, "--route", route, "--json", *more)
+               "--threads", o.threads, "--max-batch-rows", o.rows, "--micro-batches", 1, "--route", route, "--json", *more)
     report = json.loads(out)
     return report["logits_hash"], report["stats"]["prompt_tokens_per_s"]
 
