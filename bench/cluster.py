@@ -47,6 +47,16 @@ def parse():
     return p.parse_args()
 
 
+def model_of(o, folder):
+    """The checkpoint that was given, or one made from the shape."""
+    if o.model is not None:
+        return o.model
+    model = os.path.join(folder, "model")
+    layers = ["--layers", str(o.layers)] if o.layers else []
+    subprocess.run([o.sigmoe, "synth", o.shape, "-o", model, *layers], check=True)
+    return model
+
+
 def prompts_file(folder, n, length):
     path = os.path.join(folder, f"prompts-{n}x{length}.txt")
     with open(path, "w", encoding="ascii") as f:
@@ -143,11 +153,7 @@ def table(o, batch, got):
 def main():
     o = parse()
     with tempfile.TemporaryDirectory(prefix="sigmoe-bench-", dir=os.environ.get("TMPDIR")) as folder:
-        model = o.model
-        if model is None:
-            model = os.path.join(folder, "model")
-            layers = ["--layers", str(o.layers)] if o.layers else []
-            subprocess.run([o.sigmoe, "synth", o.shape, "-o", model, *layers], check=True)
+        model = model_of(o, folder)
         out = {}
         for batch in o.batches.split(","):
             out[batch] = measure(o, model, folder, batch)

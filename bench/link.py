@@ -23,6 +23,7 @@ import threading
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "tests", "suite"))
+from cluster import model_of, prompts_file  # noqa: E402
 from harness import Workers  # noqa: E402
 
 WAYS = {"one": "1", "two": "2", "found out": "0"}
@@ -134,18 +135,11 @@ def main():
     o = parse()
     out = {}
     with tempfile.TemporaryDirectory(prefix="sigmoe-link-", dir=os.environ.get("TMPDIR")) as folder:
-        model = o.model
-        if model is None:
-            model = os.path.join(folder, "model")
-            layers = ["--layers", str(o.layers)] if o.layers else []
-            subprocess.run([o.sigmoe, "synth", o.shape, "-o", model, *layers], check=True)
+        model = model_of(o, folder)
         with open(os.path.join(model, "config.json"), encoding="utf-8") as f:
             config = json.load(f)
         n_expert = config.get("num_experts") or config["num_local_experts"]
-        prompts = os.path.join(folder, "prompts.txt")
-        with open(prompts, "w", encoding="ascii") as f:
-            for i in range(o.sequences):
-                f.write(",".join(str((7 + 131 * i + 17 * j) % 500 + 1) for j in range(o.prompt)) + "\n")
+        prompts = prompts_file(folder, o.sequences, o.prompt)
         with Workers(o.sigmoe, model, "bf16", [f"0-{n_expert // 2 - 1}", f"{n_expert // 2}-{n_expert - 1}"]) as at:
             for text in o.links.split(","):
                 link = tuple(float(part) for part in text.split(":"))

@@ -5,10 +5,10 @@
  *   LOADING -> SWITCHED  all that gain have loaded and their tables say so: the new placement is
  *                        planned for from the next dispatch on, with a new epoch
  *   SWITCHED -> DROPPING no call of an older epoch is out: workers are told to drop what they lose
- *   DROPPING -> IDLE     all have dropped and their tables say so (retiring workers have left):
- * done LOADING -> UNDOING   a worker failed, died or took too long, or somebody cancelled: the
- * gains are dropped again; the old placement never stopped serving UNDOING -> IDLE      failed,
- * with the reason
+ *   DROPPING -> IDLE     all have dropped, and their tables say so; who retires has left: done
+ *   LOADING -> UNDOING   a worker failed, died or took too long, or somebody cancelled: the gains
+ *                        are dropped again; the old placement never stopped serving
+ *   UNDOING -> IDLE      failed, with the reason
  *
  * Every state has a deadline. What does not drop in time keeps its copies, which are not planned
  * for: that costs memory, not correctness, and is said. Belongs to the thread of the pool. */

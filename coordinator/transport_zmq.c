@@ -56,8 +56,7 @@ struct transport_zmq {
     int n_link;
     struct arrived *ring; /* [n_ring], a power of two; [head, head + n_arrived) filled */
     size_t n_ring, head, n_arrived;
-    int64_t
-        found_ns; /* when a turn of the loop found a message, until its last is told; 0: never */
+    int64_t found_ns; /* when a turn of the loop found what is not told yet; 0: nothing is there */
     uint64_t bytes_sent, bytes_received; /* of sockets closed since */
 };
 
