@@ -8,7 +8,6 @@
 #include "coordinator/trace.h"
 #include "kernels/math.h"
 #include <stdlib.h>
-#include <string.h>
 
 /* Rows a chunk of the row-wise stages: fewer are not worth waking a thread for. */
 #define ROW_CHUNK 8
@@ -496,36 +495,23 @@ void forward_shared(const struct forward *f, struct micro *m, int layer)
     }
 }
 
-/* A row from the experts lies in a page that nobody has looked at lately: asked for while the one
- * before it is added, it is there in time. */
-static void fetch_row(const void *row, size_t bytes)
-{
-    for (size_t at = 0; row != NULL && at < bytes; at += 64) {
-        __builtin_prefetch((const char *)row + at, 0, 2);
-    }
-}
-
 static void combine_rows(void *arg, int begin, int end, int thread)
 {
     (void)thread;
     struct row_job *j = arg;
-    const struct kernels *k = j->f->k;
     struct micro *m = j->m;
     size_t d = (size_t)j->f->desc->d_model, top_k = (size_t)j->f->desc->top_k;
-    size_t n_slot = (size_t)end * top_k, bytes = d * dtype_bytes(j->f->dtype);
     for (int r = begin; r < end; r++) {
-        float *sum = m->proj + (size_t)r * d;
-        memset(sum, 0, d * sizeof *sum);
-        for (size_t s = (size_t)r * top_k; s < ((size_t)r + 1) * top_k; s++) {
-            fetch_row(s + 1 < n_slot ? m->slot_row[s + 1] : NULL, bytes);
-            if (m->slot_row[s] != NULL) {
-                k->axpy(sum, m->slot_weight[s], m->slot_row[s], j->f->dtype, d);
-            }
-        }
+        size_t at = (size_t)r * top_k;
+        struct slots slots = {.n = (int)top_k,
+                              .weight = m->slot_weight + at,
+                              .row = m->slot_row + at,
+                              .next = r + 1 < end ? m->slot_row + at + top_k : NULL,
+                              .dtype = j->f->dtype};
         if (j->w->shared.up.data != NULL) {
-            k->add(sum, m->shared + (size_t)r * d, d);
+            slots.plus = m->shared + (size_t)r * d;
         }
-        k->add(m->x + (size_t)r * d, sum, d);
+        j->f->k->combine(m->x + (size_t)r * d, &slots, d);
     }
 }
 

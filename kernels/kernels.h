@@ -242,6 +242,19 @@ struct rope_params {
  * on chunking. Formulas: transformers modeling_rope_utils.py; YaRN: Peng et al. 2023. */
 void rope_angles(const struct rope_params *p, int pos, int seq_len, float *cos_out, float *sin_out);
 
+/* ---- what comes back from experts ------------------------------------------------------------ */
+
+/* The slots of one row. Rows lie where nobody has looked lately, each in a page of its own: the
+ * next row's are asked for while this one's are summed. */
+struct slots {
+    int n;                   /* up to LIMIT_TOP_K */
+    const float *weight;     /* [n] */
+    const void *const *row;  /* [n] of [d] of dtype; NULL: no part of the sum */
+    const void *const *next; /* [n] the same of the row that is combined next; or NULL */
+    enum dtype dtype;        /* f32 or bf16 */
+    const float *plus;       /* [d] or NULL */
+};
+
 /* ---- the table ------------------------------------------------------------------------------- */
 
 struct kernels {
@@ -283,8 +296,9 @@ struct kernels {
     void (*convert)(const void *src, enum dtype src_dtype, void *dst, enum dtype dst_dtype,
                     size_t n);
     void (*add)(float *x, const float *y, size_t n); /* x += y */
-    void (*axpy)(float *x, float a, const void *y, enum dtype y_dtype,
-                 size_t n);                                 /* x = fma(a, y, x) */
+    /* combine: x [d] += sum, by fma from zero in the order of slots, of weight times row, and
+     * after that `plus`. */
+    void (*combine)(float *x, const struct slots *s, size_t d);
     float (*dot)(const float *x, const float *y, size_t n); /* 16 lanes, then a fixed tree */
     /* act_mul: out[i] = act(gate[i]) * up[i]; gate NULL: act(up[i]). */
     void (*act_mul)(enum act act, float alpha, float limit, const float *gate, const float *up,

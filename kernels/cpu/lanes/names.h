@@ -32,7 +32,7 @@ void DECL(softmax)(float *x, int n);
 void DECL(convert)(const void *src, enum dtype src_dtype, void *dst, enum dtype dst_dtype,
                    size_t n);
 void DECL(add)(float *x, const float *y, size_t n);
-void DECL(axpy)(float *x, float a, const void *y, enum dtype y_dtype, size_t n);
+void DECL(combine)(float *x, const struct slots *s, size_t d);
 float DECL(dot)(const float *x, const float *y, size_t n);
 void DECL(act_mul)(enum act act, float alpha, float limit, const float *gate, const float *up,
                    int n, void *out, enum dtype out_dtype);

@@ -2,6 +2,7 @@
  * the activations. Each element (or each of sixteen lanes) sees the same operations on every
  * instruction set; loops of plain C hold only operations IEEE defines (no contraction: the build
  * turns it off), so the compiler may widen them as it likes. */
+#include "base/limits.h"
 #include "kernels/cpu/lanes/int_rows.h"
 #include "kernels/cpu/lanes/lanes.h"
 #include "kernels/cpu/lanes/tail.h"
@@ -86,13 +87,61 @@ void LANES_NAME(add)(float *x, const float *y, size_t n)
     }
 }
 
-void LANES_NAME(axpy)(float *x, float a, const void *y, enum dtype y_dtype, size_t n)
+/* Lines of the next row's slots, 2 * LANES elements each a slot, from element i on. */
+INLINE void slots_ahead(const struct slots *s, size_t i)
 {
-    vec va = v_set1(a);
-    for (size_t i = 0; i < n; i += LANES) {
-        int c = t_count(i, n);
-        vec r = v_fma(va, t_load(y, y_dtype, i, c), t_load_f32(x + i, c));
-        t_store_f32(x + i, r, c);
+    size_t at = i * dtype_bytes(s->dtype), end = at + 2 * LANES * dtype_bytes(s->dtype);
+    for (int k = 0; k < s->n; k++) {
+        for (size_t line = at; s->next[k] && line < end; line += 64) {
+            __builtin_prefetch((const char *)s->next[k] + line);
+        }
+    }
+}
+
+/* c elements of x from i on. */
+INLINE vec slots_sum(const struct slots *s, const float *weight, const void *const *row, int n_row,
+                     size_t i, int c, const enum dtype dtype)
+{
+    vec sum = v_zero();
+    for (int k = 0; k < n_row; k++) {
+        sum = v_fma(v_set1(weight[k]), t_load(row[k], dtype, i, c), sum);
+    }
+    return s->plus ? v_add(sum, t_load_f32(s->plus + i, c)) : sum;
+}
+
+INLINE void slots_add(float *x, const struct slots *s, size_t d, const enum dtype dtype)
+{
+    float weight[LIMIT_TOP_K];
+    const void *row[LIMIT_TOP_K];
+    int n = 0;
+    size_t i = 0;
+    for (int k = 0; k < s->n; k++) {
+        weight[n] = s->weight[k];
+        row[n] = s->row[k];
+        n += s->row[k] != NULL;
+    }
+    for (; i + 2 * LANES <= d; i += 2 * LANES) {
+        if (s->next) {
+            slots_ahead(s, i);
+        }
+        vec a = slots_sum(s, weight, row, n, i, LANES, dtype);
+        vec b = slots_sum(s, weight, row, n, i + LANES, LANES, dtype);
+        v_store(x + i, v_add(v_load(x + i), a));
+        v_store(x + i + LANES, v_add(v_load(x + i + LANES), b));
+    }
+    for (; i < d; i += LANES) {
+        int c = t_count(i, d);
+        vec a = slots_sum(s, weight, row, n, i, c, dtype);
+        t_store_f32(x + i, v_add(t_load_f32(x + i, c), a), c);
+    }
+}
+
+void LANES_NAME(combine)(float *x, const struct slots *s, size_t d)
+{
+    if (s->dtype == DTYPE_BF16) {
+        slots_add(x, s, d, DTYPE_BF16);
+    } else {
+        slots_add(x, s, d, DTYPE_F32);
     }
 }
 

@@ -63,7 +63,7 @@ static void every_table_is_complete(void **state)
         assert_true(k->matmul_units && k->matmul && k->ffn_units && k->ffn);
         assert_true(k->attn_scratch_bytes && k->attn_units && k->attn && k->kv_write);
         assert_true(k->rmsnorm && k->layernorm && k->rope && k->softmax && k->convert);
-        assert_true(k->add && k->axpy && k->dot && k->act_mul);
+        assert_true(k->add && k->combine && k->dot && k->act_mul);
     }
 }
 

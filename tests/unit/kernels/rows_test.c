@@ -123,42 +123,85 @@ static void add_is_exact_in_f32(void **state)
     check(call_add, want_add, 0.0);
 }
 
-static void call_axpy(const struct kernels *f, const float *x, const float *y, size_t n, float *out)
+/* Slots of y times a weight each, slot 1 of nothing, in guarded memory; what comes next is as long,
+ * and slot 2 of it nothing. */
+#define N_SLOT 4
+static const float slot_weight[N_SLOT] = {0.3f, 2.0f, -1.7f, 0.11f};
+
+static float slot_value(const float *y, size_t n, size_t i, int slot, enum dtype dtype)
 {
-    memcpy(out, x, n * sizeof *out);
-    f->axpy(out, 0.3f, y, DTYPE_F32, n);
+    float v = y[(i + (size_t)slot) % n];
+    return dtype == DTYPE_BF16 ? bf16_to_f32(f32_to_bf16(v)) : v;
 }
 
-static double want_axpy(const float *x, const float *y, size_t n, size_t i)
+static void combine(const struct kernels *f, const float *x, const float *y, size_t n, float *out,
+                    enum dtype dtype, const float *plus)
 {
-    (void)n;
-    return (double)fmaf(0.3f, y[i], x[i]);
-}
-
-static void call_axpy_bf16(const struct kernels *f, const float *x, const float *y, size_t n,
-                           float *out)
-{
-    struct guard g;
-    uint16_t *narrow = guard_alloc(&g, n * sizeof *narrow);
-    for (size_t i = 0; i < n; i++) {
-        narrow[i] = f32_to_bf16(y[i]);
+    struct guard g[N_SLOT];
+    void *row[N_SLOT];
+    for (int s = 0; s < N_SLOT; s++) {
+        row[s] = guard_alloc(&g[s], n * dtype_bytes(dtype));
+        for (size_t i = 0; i < n; i++) {
+            float v = slot_value(y, n, i, s, dtype);
+            if (dtype == DTYPE_BF16) {
+                ((uint16_t *)row[s])[i] = f32_to_bf16(v);
+            } else {
+                ((float *)row[s])[i] = v;
+            }
+        }
     }
+    const void *met[N_SLOT] = {row[0], NULL, row[2], row[3]},
+               *next[N_SLOT] = {row[1], row[0], NULL};
+    struct slots slots = {.n = N_SLOT,
+                          .weight = slot_weight,
+                          .row = met,
+                          .next = plus == NULL ? next : NULL,
+                          .dtype = dtype,
+                          .plus = plus};
     memcpy(out, x, n * sizeof *out);
-    f->axpy(out, -1.7f, narrow, DTYPE_BF16, n);
-    guard_free(&g);
+    f->combine(out, &slots, n);
+    for (int s = 0; s < N_SLOT; s++) {
+        guard_free(&g[s]);
+    }
 }
 
-static double want_axpy_bf16(const float *x, const float *y, size_t n, size_t i)
+static double want_combine(const float *x, const float *y, size_t n, size_t i, enum dtype dtype,
+                           const float *plus)
 {
-    (void)n;
-    return (double)fmaf(-1.7f, bf16_to_f32(f32_to_bf16(y[i])), x[i]);
+    float sum = 0.0f;
+    for (int s = 0; s < N_SLOT; s++) {
+        sum = s == 1 ? sum : fmaf(slot_weight[s], slot_value(y, n, i, s, dtype), sum);
+    }
+    return (double)(x[i] + (plus == NULL ? sum : sum + plus[i]));
 }
 
-static void axpy_is_one_fused_rounding(void **state)
+static void call_combine(const struct kernels *f, const float *x, const float *y, size_t n,
+                         float *out)
+{
+    combine(f, x, y, n, out, DTYPE_F32, NULL);
+}
+
+static double want_combine_f32(const float *x, const float *y, size_t n, size_t i)
+{
+    return want_combine(x, y, n, i, DTYPE_F32, NULL);
+}
+
+static void call_combine_bf16(const struct kernels *f, const float *x, const float *y, size_t n,
+                              float *out)
+{
+    combine(f, x, y, n, out, DTYPE_BF16, y);
+}
+
+static double want_combine_bf16(const float *x, const float *y, size_t n, size_t i)
+{
+    return want_combine(x, y, n, i, DTYPE_BF16, y);
+}
+
+static void combine_rounds_once_a_slot_in_their_order(void **state)
 {
     (void)state;
-    check(call_axpy, want_axpy, 0.0);
-    check(call_axpy_bf16, want_axpy_bf16, 0.0);
+    check(call_combine, want_combine_f32, 0.0);
+    check(call_combine_bf16, want_combine_bf16, 0.0);
 }
 
 /* Every element holds the dot product. */
@@ -399,7 +442,7 @@ int main(void)
         cmocka_unit_test(softmax_agrees_with_double),
         cmocka_unit_test(softmax_of_masked_scores_is_exactly_zero_there),
         cmocka_unit_test(add_is_exact_in_f32),
-        cmocka_unit_test(axpy_is_one_fused_rounding),
+        cmocka_unit_test(combine_rounds_once_a_slot_in_their_order),
         cmocka_unit_test(dot_sums_sixteen_lanes_and_a_tree),
         cmocka_unit_test(every_half_and_every_bf16_widens_exactly),
         cmocka_unit_test(f32_narrows_to_the_nearest_bf16_at_every_length),
