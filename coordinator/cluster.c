@@ -227,6 +227,9 @@ static int start_here(struct cluster *c, const struct cluster_config *cfg, struc
         if (rc == 0) {
             rc = set_endpoint(c, i, worker_endpoint(c->worker[i]), err);
         }
+        if (rc == 0 && transport_zmq_beside(c->transport, worker_sock(c->worker[i])) != 0) {
+            rc = err_set(err, ERR_NOMEM, "no memory for a link to worker %d", i);
+        }
     }
     free(held);
     free(part);

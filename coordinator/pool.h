@@ -59,6 +59,7 @@ struct transport {
  * encrypt every link that leaves the process (proto/keys.h) and outlive it; without them (NULL)
  * workers of other hosts are refused unless `insecure`.. Messages
  * with tensors go through shared memory where a worker offers it (proto/shm.h). */
+struct sock;
 struct transport_zmq;
 int transport_zmq_create(void *zmq_context, const struct clock *clock, const struct wire_keys *keys,
                          int insecure, struct transport_zmq **out, struct err *err);
@@ -71,6 +72,9 @@ void transport_zmq_set_shm(struct transport_zmq *t, int on);
 /* transport_zmq_loop: it runs inside recv and wait, on the caller's thread, and so does what else
  * is on it. */
 struct ev_loop *transport_zmq_loop(struct transport_zmq *t);
+/* transport_zmq_beside: links to this socket's endpoint, which is on the loop above, go to it
+ * straight; it outlives them. 0 or ERR_NOMEM. */
+int transport_zmq_beside(struct transport_zmq *t, struct sock *serve);
 void transport_zmq_bytes(const struct transport_zmq *t, uint64_t *sent, uint64_t *received);
 void transport_zmq_destroy(struct transport_zmq *t);
 

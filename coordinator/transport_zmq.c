@@ -19,6 +19,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define LOOKS    32        /* at memory, between two looks at the clock */
 #define FRESH_NS NS_PER_MS /* what a turn of the loop found is all there was, so long after it */
@@ -54,6 +55,8 @@ struct transport_zmq {
     int n_gone;
     struct zmq_link **link; /* [n_link] */
     int n_link;
+    struct sock **beside; /* [n_beside], on the loop */
+    int n_beside;
     struct arrived *ring; /* [n_ring], a power of two; [head, head + n_arrived) filled */
     size_t n_ring, head, n_arrived;
     int64_t found_ns; /* when a turn of the loop found what is not told yet; 0: nothing is there */
@@ -281,11 +284,24 @@ static int links_reserve(struct transport_zmq *t, int index, struct err *err)
     return 0;
 }
 
+static struct sock *beside_at(const struct transport_zmq *t, const char *endpoint)
+{
+    for (int i = 0; i < t->n_beside; i++) {
+        if (strcmp(sock_endpoint(t->beside[i]), endpoint) == 0) {
+            return t->beside[i];
+        }
+    }
+    return NULL;
+}
+
 static int zmq_link_open(void *self, int index, const char *endpoint, struct err *err)
 {
     struct transport_zmq *t = self;
-    struct sock_config config = {
-        .kind = SOCK_CALL, .endpoint = endpoint, .keys = t->keys, .insecure = t->insecure};
+    struct sock_config config = {.kind = SOCK_CALL,
+                                 .endpoint = endpoint,
+                                 .keys = t->keys,
+                                 .insecure = t->insecure,
+                                 .beside = beside_at(t, endpoint)};
     int rc = links_reserve(t, index, err);
     if (rc) {
         return rc;
@@ -504,6 +520,17 @@ struct ev_loop *transport_zmq_loop(struct transport_zmq *t)
     return t->loop;
 }
 
+int transport_zmq_beside(struct transport_zmq *t, struct sock *serve)
+{
+    struct sock **beside = realloc(t->beside, (size_t)(t->n_beside + 1) * sizeof(*beside));
+    if (!beside) {
+        return ERR_NOMEM;
+    }
+    t->beside = beside;
+    t->beside[t->n_beside++] = serve;
+    return 0;
+}
+
 void transport_zmq_bytes(const struct transport_zmq *t, uint64_t *sent, uint64_t *received)
 {
     *sent = t->bytes_sent;
@@ -535,6 +562,7 @@ void transport_zmq_destroy(struct transport_zmq *t)
     }
     ev_loop_destroy(t->loop);
     free(t->link);
+    free(t->beside);
     free(t->ring);
     free(t);
 }

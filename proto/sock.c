@@ -9,6 +9,7 @@
  * is gone (libzmq 4.3.4, ROUTER_HANDOVER off; seen in a test of ours). Who a peer is, Hello says.
  */
 #include "proto/sock.h"
+#include "proto/here.h"
 #include "proto/zap.h"
 #include "proto/zmq_watch.h"
 
@@ -33,15 +34,20 @@
 #define HEARTBEAT_DEAD   3000
 #define BACKLOG          100
 
+/* Ids of peers that are here: a ROUTER's own begin with a zero. */
+#define HERE_MARK  1
+#define HERE_BYTES (1 + sizeof(uint32_t))
+
 struct sock {
-    void *zmq;
+    void *zmq; /* NULL: a SOCK_CALL whose peer is here */
+    struct here *here;
     struct ev_loop *loop;
     enum sock_kind kind;
     sock_fn *on_message;
     void *user;
     struct zmq_watch watch;
     struct sock_stats stats;
-    int encrypted;
+    int hwm, encrypted;
     struct zap *zap; /* of a SOCK_SERVE with keys */
     void *monitor;   /* of a SOCK_CALL: how its handshakes go */
     const char *trouble;
@@ -135,6 +141,87 @@ static int receive_one(struct sock *s)
     return 1;
 }
 
+/* ---- peers that are here ---- */
+
+static void here_peer(uint32_t id, struct sock_peer *out)
+{
+    out->bytes = HERE_BYTES;
+    out->id[0] = HERE_MARK;
+    memcpy(out->id + 1, &id, sizeof(id));
+}
+
+/* 1: the peer is here, and its id. */
+static int peer_is_here(const struct sock_peer *peer, uint32_t *id)
+{
+    if (peer->bytes != HERE_BYTES || peer->id[0] != HERE_MARK)
+        return 0;
+    memcpy(id, peer->id + 1, sizeof(*id));
+    return 1;
+}
+
+static uint64_t frames_bytes(const struct frames *f)
+{
+    uint64_t bytes = 0;
+    for (int i = 0; i < f->n; i++)
+        bytes += frames_size(f, i);
+    return bytes;
+}
+
+static int frames_align(struct frames *f)
+{
+    for (int i = 0; i < f->n; i++)
+        if (part_align(&f->part[i]) != 0)
+            return -1;
+    return 0;
+}
+
+static int receive_here(struct sock *s)
+{
+    struct sock_peer from;
+    struct frames f;
+    uint32_t id;
+    frames_init(&f);
+    if (!here_recv(s->here, &id, &f))
+        return 0;
+    here_peer(id, &from);
+    s->stats.messages_received++;
+    s->stats.bytes_received += frames_bytes(&f);
+    if (frames_align(&f) == 0)
+        s->on_message(s->user, s, s->kind == SOCK_SERVE ? &from : NULL, &f);
+    frames_close(&f);
+    return 1;
+}
+
+static void on_turn_here(void *user)
+{
+    struct sock *s = user;
+    for (int i = 0; i < DRAIN_MESSAGES && receive_here(s); i++)
+        ;
+}
+
+static int send_here(struct sock *s, uint32_t id, struct frames *f)
+{
+    uint64_t bytes = frames_bytes(f);
+    int rc = here_send(s->here, id, f);
+    if (rc == 0) {
+        s->stats.bytes_sent += bytes;
+        s->stats.messages_sent++;
+    }
+    return rc;
+}
+
+/* join: s, new and without ZeroMQ, is the other end of `serve`. */
+static int join(struct sock *s, struct sock *serve, struct err *err)
+{
+    if (!serve->here)
+        serve->here = here_create(serve->loop, serve->hwm, on_turn_here, serve);
+    s->here = serve->here ? here_create(s->loop, s->hwm, on_turn_here, s) : NULL;
+    if (!s->here || here_connect(s->here, serve->here) != 0)
+        return err_set(err, ERR_NOMEM, "no memory for a connection to %s", serve->endpoint);
+    memcpy(s->endpoint, serve->endpoint, sizeof(s->endpoint));
+    return 0;
+}
+
 /* ---- the loop ---- */
 
 static void on_turn(void *user)
@@ -185,9 +272,8 @@ static int set_keys(struct sock *s, const struct sock_config *c, const char *add
     return 0;
 }
 
-static int set_options(void *zmq, const struct sock_config *c, struct err *err)
+static int set_options(void *zmq, const struct sock_config *c, int hwm, struct err *err)
 {
-    int hwm = c->hwm > 0 ? c->hwm : HWM_DEFAULT;
     int64_t bytes_max = c->message_bytes_max > 0 ? c->message_bytes_max : LIMIT_PAYLOAD_BYTES;
     int rc = set_int(zmq, ZMQ_LINGER, LINGER_MS) | set_int(zmq, ZMQ_SNDHWM, hwm) |
              set_int(zmq, ZMQ_RCVHWM, hwm) | set_int(zmq, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS) |
@@ -289,6 +375,7 @@ static int attach(struct sock *s, const char *endpoint, struct err *err)
 
 static void close_sockets(struct sock *s)
 {
+    here_close(s->here);
     if (s->monitor) {
         zmq_socket_monitor(s->zmq, NULL, 0);
         zmq_close(s->monitor);
@@ -298,36 +385,48 @@ static void close_sockets(struct sock *s)
     zap_close(s->zap);
 }
 
-int sock_open(void *zmq_context, struct ev_loop *loop, const struct sock_config *config,
-              sock_fn *on_message, void *user, struct sock **out, struct err *err)
+static int open_zmq(struct sock *s, void *zmq_context, const struct sock_config *config,
+                    struct err *err)
 {
     char address[LIMIT_NAME_BYTES];
     uint8_t peer[WIRE_KEY_BYTES];
-    int rc = endpoint_check(config->endpoint, err);
-    if (rc)
-        return rc;
     int named = endpoint_split(config->endpoint, address, peer);
-    struct sock *s = calloc(1, sizeof(*s));
-    if (!s)
-        return err_set(err, ERR_NOMEM, "no memory for a socket on %s", config->endpoint);
-    *s = (struct sock){.loop = loop, .kind = config->kind, .on_message = on_message, .user = user};
     s->zmq = zmq_socket(zmq_context, config->kind == SOCK_SERVE ? ZMQ_ROUTER : ZMQ_DEALER);
     if (!s->zmq)
-        rc = err_set(err, ERR_NET, "no socket for %s: %s", config->endpoint,
-                     zmq_strerror(zmq_errno()));
-    rc = rc ? rc : set_options(s->zmq, config, err);
+        return err_set(err, ERR_NET, "no socket for %s: %s", config->endpoint,
+                       zmq_strerror(zmq_errno()));
+    int rc = set_options(s->zmq, config, s->hwm, err);
     rc = rc ? rc : set_keys(s, config, address, named ? peer : NULL, err);
     if (!rc && s->encrypted && s->kind == SOCK_SERVE)
-        rc = zap_open(zmq_context, loop, config->keys, &s->zap, err);
+        rc = zap_open(zmq_context, s->loop, config->keys, &s->zap, err);
     if (!rc && s->kind == SOCK_CALL && strncmp(address, "inproc://", 9) != 0)
         monitor(s, zmq_context);
     rc = rc ? rc : attach(s, address, err);
+    if (!rc)
+        zmq_watch_start(&s->watch, s->loop, s->zmq, on_turn, s);
+    return rc;
+}
+
+int sock_open(void *zmq_context, struct ev_loop *loop, const struct sock_config *config,
+              sock_fn *on_message, void *user, struct sock **out, struct err *err)
+{
+    int rc = endpoint_check(config->endpoint, err);
+    if (rc)
+        return rc;
+    struct sock *s = calloc(1, sizeof(*s));
+    if (!s)
+        return err_set(err, ERR_NOMEM, "no memory for a socket on %s", config->endpoint);
+    *s = (struct sock){.loop = loop,
+                       .kind = config->kind,
+                       .on_message = on_message,
+                       .user = user,
+                       .hwm = config->hwm > 0 ? config->hwm : HWM_DEFAULT};
+    rc = config->beside ? join(s, config->beside, err) : open_zmq(s, zmq_context, config, err);
     if (rc) {
         close_sockets(s);
         free(s);
         return rc;
     }
-    zmq_watch_start(&s->watch, loop, s->zmq, on_turn, s);
     *out = s;
     return 0;
 }
@@ -336,7 +435,8 @@ void sock_close(struct sock *s)
 {
     if (!s)
         return;
-    zmq_watch_stop(&s->watch);
+    if (s->zmq)
+        zmq_watch_stop(&s->watch);
     close_sockets(s);
     free(s);
 }
@@ -442,18 +542,20 @@ static int begin(struct sock *s, const struct sock_peer *to, struct frames *f)
  * refusal counts only after that. */
 int sock_send(struct sock *s, const struct sock_peer *to, struct frames *f)
 {
+    uint32_t id = 0;
+    if (!s->zmq || (s->here && peer_is_here(to, &id)))
+        return send_here(s, id, f);
+    zmq_watch_called(&s->watch);
     int rc = begin(s, to, f);
     if (rc < 0 && errno == EAGAIN) {
         zmq_has_input(s->zmq);
         rc = begin(s, to, f);
     }
-    uint64_t bytes = 0;
     for (int i = s->kind == SOCK_CALL; i < f->n && rc >= 0; i++)
         rc = part_send(s, &f->part[i], i + 1 < f->n);
     if (rc < 0 && errno == EAGAIN)
         return ERR_AGAIN;
-    for (int i = 0; i < f->n; i++)
-        bytes += frames_size(f, i);
+    uint64_t bytes = frames_bytes(f);
     frames_close(f);
     if (rc < 0)
         return ERR_GONE;

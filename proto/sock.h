@@ -23,6 +23,7 @@ struct sock_peer {
     uint8_t id[255];
 };
 
+struct sock;
 struct sock_config {
     enum sock_kind kind;
     const char *endpoint; /* inproc://, ipc://, tcp://; a SOCK_CALL's may end in #KEY, see keys.h */
@@ -30,11 +31,13 @@ struct sock_config {
      * that other hosts reach is refused unless `insecure`. Of no meaning for inproc. */
     const struct wire_keys *keys;
     int insecure;
+    /* Of a SOCK_CALL: a SOCK_SERVE on the same loop that is to be its peer, while that one lives,
+     * by proto/here.h and without ZeroMQ; or NULL. */
+    struct sock *beside;
     int hwm;                   /* messages each way; 0: default 64 */
     int64_t message_bytes_max; /* cap on one frame; 0: LIMIT_PAYLOAD_BYTES */
 };
 
-struct sock;
 /* on_message is called from the loop for each complete message; `from` is NULL at a SOCK_CALL. It
  * may take the frames with frames_move; what it leaves is closed. It may send, but not close the
  * socket. A message of more than LIMIT_FRAMES frames comes with the first LIMIT_FRAMES. Received

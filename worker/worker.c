@@ -499,6 +499,11 @@ void worker_destroy(struct worker *w)
     free(w);
 }
 
+struct sock *worker_sock(const struct worker *w)
+{
+    return w->sock;
+}
+
 const char *worker_endpoint(const struct worker *w)
 {
     return sock_endpoint(w->sock);

@@ -9,6 +9,7 @@
 #include "model/weights.h"
 #include <ev.h>
 
+struct sock;
 struct worker;
 struct wire_keys; /* proto/keys.h */
 
@@ -42,6 +43,8 @@ void worker_finish(struct worker *w);
 /* worker_destroy answers what is queued with nothing and closes. */
 void worker_destroy(struct worker *w);
 const char *worker_endpoint(const struct worker *w);
+/* worker_sock: where it is called; for a caller on its loop (sock_config.beside). */
+struct sock *worker_sock(const struct worker *w);
 
 struct worker_stats {
     uint64_t requests, rows, assignments, errors, not_held, batches, bytes_in, bytes_out;
