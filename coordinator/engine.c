@@ -4,9 +4,10 @@
  * be relied on after it.
  *
  *   READY(l)  x holds the residual stream before layer l
- *     | start_layer: forward_attention, forward_ffn_norm
+ *     | start_layer: forward_keys, forward_attention, forward_ffn_norm
  *     |-- dense layer:  forward_dense ----------------------------> READY(l + 1)
  *     |-- sparse layer: forward_gate, pool_dispatch, forward_shared -> AWAY(l)
+ *     |-- last layer, no row left of them (drop_rows) ------------> READY(l + 1)
  *   AWAY(l)   a, slot_* belong to the dispatch: read only
  *     | end_layer (dispatch.done): forward_combine, dispatch_release -> READY(l + 1)
  *   READY(n_layer) = DONE: logits may be taken
@@ -291,29 +292,79 @@ static void tell_computed(struct engine *e, const struct micro *m)
     }
 }
 
-static int start_layer(struct engine *e, struct micro *m, struct err *err)
+static void tell_choice(struct engine *e, const struct micro *m)
 {
-    const struct forward *f = &e->forward;
-    int rc = forward_attention(f, m, m->layer, err);
-    if (rc != 0) {
-        return rc;
+    record_layer(e->config.record, m == e->micro[0] ? 0 : 1, m, e->sparse_index[m->layer]);
+    tell_routes(e, m);
+}
+
+/* Will somebody be told what the gate of this layer chose? */
+static int choice_told(const struct engine *e, const struct micro *m)
+{
+    int told = e->config.record != NULL;
+    for (int s = 0; s < m->n_span && !told; s++) {
+        told = m->span_seq[s]->request.on_route != NULL;
     }
-    forward_ffn_norm(f, m, m->layer);
-    if (!f->desc->layer[m->layer].sparse) {
-        forward_dense(f, m, m->layer);
-        m->layer++;
-        return 0;
+    return told && e->forward.desc->layer[m->layer].sparse;
+}
+
+/* Rows whose logits nobody wants end here. */
+static void drop_rows(const struct engine *e, struct micro *m)
+{
+    for (int s = 0; s < m->n_span; s++) {
+        int from = m->span[s].begin;
+        while (from < m->span[s].end && !engine_wants_logits(m->span_seq[s], m->pos[from])) {
+            from++;
+        }
+        m->tail[s] = m->span[s].end - from;
     }
-    forward_gate(f, m, m->layer);
-    rc = send_to_experts(e, m, err);
+    micro_keep_tails(&e->forward, m);
+}
+
+/* From the gate's choice to the experts. */
+static int start_experts(struct engine *e, struct micro *m, int last, struct err *err)
+{
+    forward_gate(&e->forward, m, m->layer);
+    if (last) { /* all rows are told, those that end here too */
+        tell_choice(e, m);
+        drop_rows(e, m);
+        if (m->n_row == 0) {
+            m->layer++;
+            return 0;
+        }
+    }
+    int rc = send_to_experts(e, m, err);
     if (rc == 0) {
         m->state = MICRO_AWAY;
         count_load(e, m);
-        record_layer(e->config.record, m == e->micro[0] ? 0 : 1, m, e->sparse_index[m->layer]);
-        tell_routes(e, m);
-        forward_shared(f, m, m->layer);
+        if (!last) {
+            tell_choice(e, m);
+        }
+        forward_shared(&e->forward, m, m->layer);
     }
     return rc;
+}
+
+static int start_layer(struct engine *e, struct micro *m, struct err *err)
+{
+    const struct forward *f = &e->forward;
+    int last = m->for_logits && m->layer == f->desc->n_layer - 1;
+    forward_keys(f, m, m->layer);
+    if (last && !choice_told(e, m)) {
+        drop_rows(e, m);
+    }
+    int rc = m->n_row > 0 ? forward_attention(f, m, m->layer, err) : 0;
+    if (rc != 0 || m->n_row == 0) {
+        m->layer += rc == 0;
+        return rc;
+    }
+    forward_ffn_norm(f, m, m->layer);
+    if (f->desc->layer[m->layer].sparse) {
+        return start_experts(e, m, last, err);
+    }
+    forward_dense(f, m, m->layer);
+    m->layer++;
+    return 0;
 }
 
 static void add_times(struct engine_stats *s, const struct dispatch *d)

@@ -81,8 +81,7 @@ static size_t kept_at(const struct engine *e, int row)
 void engine_keep_slots(struct engine *e, const struct micro *m, int r)
 {
     size_t k = (size_t)e->forward.desc->top_k;
-    int row = m == e->micro[0] ? r : e->micro[0]->n_row + r;
-    size_t at = kept_at(e, row) + (size_t)e->sparse_index[m->layer] * k;
+    size_t at = kept_at(e, m->step_row[r]) + (size_t)e->sparse_index[m->layer] * k;
     memcpy(e->kept_expert + at, m->slot_expert + (size_t)r * k, k * sizeof *e->kept_expert);
     memcpy(e->kept_worker + at, m->slot_worker + (size_t)r * k, k * sizeof *e->kept_worker);
 }

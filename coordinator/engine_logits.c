@@ -100,8 +100,13 @@ static void logits_of(struct engine *e, struct micro *m, int32_t *row, struct se
     }
 }
 
-/* The rows of m that need logits: the last known position of each sequence and guesses behind it,
- * or all when asked, but those that were told before the sequence gave way to others. */
+/* The last known position of each sequence and guesses behind it, or all when asked, but those that
+ * were told before the sequence gave way to others. */
+int engine_wants_logits(const struct seq *seq, int pos)
+{
+    return pos >= seq->n_token - 1 || (seq->request.all_logits && pos >= seq->n_told);
+}
+
 void engine_take_logits(struct engine *e, struct micro *m)
 {
     int32_t row[LOGIT_ROWS];
@@ -109,12 +114,11 @@ void engine_take_logits(struct engine *e, struct micro *m)
     int n = 0;
     for (int s = 0; s < m->n_span; s++) {
         struct seq *seq = m->span_seq[s];
-        int all = seq->request.all_logits, last = seq->n_token - 1;
-        if (m->pos[m->span[s].begin] > last) {
+        if (m->pos[m->span[s].begin] >= seq->n_token) {
             continue; /* guesses behind one that the other micro-batch has found wrong */
         }
         for (int r = m->span[s].begin; r < m->span[s].end; r++) {
-            if (m->pos[r] < last && (!all || m->pos[r] < seq->n_told)) {
+            if (!engine_wants_logits(seq, m->pos[r])) {
                 continue;
             }
             row[n] = r;

@@ -43,7 +43,9 @@ struct engine {
 void engine_finish(struct engine *e, struct seq *seq, enum finish reason, const struct err *err);
 /* engine_run_layers brings the n_micro micro-batches to layer `end`. */
 int engine_run_layers(struct engine *e, int end, struct err *err);
-/* engine_take_logits: of those rows of m that need them; told, and drawn from. */
+/* engine_wants_logits: does anybody look at those of position pos of seq? Where somebody does, so
+ * it is for all positions behind. engine_take_logits: of those rows of m; told, and drawn from. */
+int engine_wants_logits(const struct seq *seq, int pos);
 void engine_take_logits(struct engine *e, struct micro *m);
 /* engine_draft guesses tokens for sequences that decode, and how many the step shall compute;
  * before sched_plan. engine_drew: token was drawn for seq, which does not have it yet.

@@ -47,6 +47,8 @@ static void fill_micros(struct engine *e, int n_span, int n_row, int decoding)
         struct micro *m = e->micro[i];
         micro_fill(&e->forward, m, e->sched.span, n_span, n_row * i / e->n_micro,
                    n_row * (i + 1) / e->n_micro);
+        /* A trace is of every position; an experiment's rows depend on those beside them. */
+        m->for_logits = e->config.trace == NULL && e->config.experiment == NULL;
         forward_embed(&e->forward, m);
         m->layer = 0;
         m->state = MICRO_READY;

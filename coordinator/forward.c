@@ -325,7 +325,7 @@ static void query_layer_begin(const struct forward *f, struct micro *m,
     project_into(f, m, m->a, NULL, m->ld_a, &w->q, w->q_bias, m->qkv, ld_qkv);
 }
 
-int forward_attention(const struct forward *f, struct micro *m, int layer, struct err *err)
+void forward_keys(const struct forward *f, struct micro *m, int layer)
 {
     const struct layer_weights *w = &f->weights->layer[layer];
     const struct model_desc *desc = f->desc;
@@ -338,6 +338,11 @@ int forward_attention(const struct forward *f, struct micro *m, int layer, struc
                  m->qkv + (ld_qkv - (size_t)w->qkv.n), ld_qkv);
     struct row_job job = {f, m, w, layer};
     team_run(f->team, kv_rows, &job, kv_units(m), 1);
+}
+
+int forward_attention(const struct forward *f, struct micro *m, int layer, struct err *err)
+{
+    const struct layer_weights *w = &f->weights->layer[layer];
     int rc = attend(f, m, w, layer, err);
     if (rc != 0) {
         return rc;

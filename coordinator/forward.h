@@ -3,7 +3,11 @@
  * forward_gate and forward_combine the rows are away at the experts. Rows are independent: what a
  * row gets does not depend on the others.
  *
- *   embed -> for each layer: attention -> gate -> (experts | dense FFN) -> combine -> logits */
+ *   embed -> for each layer: keys -> attention -> gate -> (experts | dense FFN) -> combine ->
+ * logits
+ *
+ * What a position leaves to later ones are its keys and values alone. So behind those of the last
+ * layer only rows whose logits are wanted go on (micro_keep_tails): of a prompt one. */
 #ifndef COORDINATOR_FORWARD_H
 #define COORDINATOR_FORWARD_H
 
@@ -32,10 +36,13 @@ struct forward {
 /* One micro-batch and its buffers, sized for n_row_max rows at creation. */
 struct micro {
     int n_row, n_row_max, n_span;
+    int for_logits;         /* the engine's: nobody asks for more than logits of the last layer */
     struct attn_span *span; /* [n_span], rows counted within this micro-batch */
     struct seq **span_seq;  /* [n_span] */
     int32_t *token, *pos;   /* [n_row] */
     int32_t *domain;        /* [n_row] index; 0 in models without domains */
+    int32_t *step_row;      /* [n_row] its row of the step */
+    int32_t *tail;          /* [n_span] the engine's: rows for micro_keep_tails */
     float *cos, *sin;       /* [n_row, d_rot / 2] */
     float *x;               /* [n_row, d_model] residual stream */
     void *a;    /* [n_row, ld_a] normed row, matmul dtype, padded: also what the wire gets */
@@ -70,10 +77,15 @@ void micro_destroy(struct micro *m);
 /* micro_fill takes rows [begin, end) of the step's spans: tokens, positions, rotation angles. */
 void micro_fill(const struct forward *f, struct micro *m, const struct sched_span *span, int n_span,
                 int begin, int end);
+/* micro_keep_tails leaves the last m->tail[s] rows (0: none) of each span s. Rows are numbered
+ * anew; they keep token, position, domain, stream, queries, normed row and slots. */
+void micro_keep_tails(const struct forward *f, struct micro *m);
 
 void forward_embed(const struct forward *f, struct micro *m);
-/* forward_attention: (before a query layer: the final norm,) norm, q k v, rotation, cache write,
- * attention, output, residual. ERR_NOMEM when scratch for a longer context cannot be had. */
+/* forward_keys: (before a query layer: the final norm,) norm, q k v, rotation, cache write. */
+void forward_keys(const struct forward *f, struct micro *m, int layer);
+/* forward_attention, when the keys of all that its rows look at are written: attention, output,
+ * residual. ERR_NOMEM when scratch for a longer context cannot be had. */
 int forward_attention(const struct forward *f, struct micro *m, int layer, struct err *err);
 /* forward_ffn_norm: x -> a, a32 by the layer's second norm. */
 void forward_ffn_norm(const struct forward *f, struct micro *m, int layer);

@@ -43,6 +43,8 @@ static int micro_pieces(const struct forward *f, struct micro *m, struct piece *
         PIECE(token, rows, 4),
         PIECE(pos, rows, 4),
         PIECE(domain, rows, 4),
+        PIECE(step_row, rows, 4),
+        PIECE(tail, rows, 4),
         PIECE(cos, rows * (size_t)(d->rope.d_rot / 2), 4),
         PIECE(sin, rows * (size_t)(d->rope.d_rot / 2), 4),
         PIECE(x, rows * (size_t)d->d_model, 4),
@@ -131,6 +133,7 @@ static void fill_span(const struct forward *f, struct micro *m, const struct sch
         m->pos[r] = span->pos + (r - span->begin);
         m->token[r] = s->seq->token[m->pos[r]];
         m->domain[r] = domain;
+        m->step_row[r] = r + at;
     }
 }
 
@@ -156,10 +159,51 @@ static void angles_rows(void *arg, int begin, int end, int thread)
     }
 }
 
+struct row_field {
+    void *at;
+    size_t bytes; /* a row */
+};
+
+void micro_keep_tails(const struct forward *f, struct micro *m)
+{
+    const struct model_desc *d = f->desc;
+    size_t top_k = (size_t)max_int(d->top_k, 1), e = dtype_bytes(f->dtype);
+    const struct row_field field[] = {
+        {m->token, 4},
+        {m->pos, 4},
+        {m->domain, 4},
+        {m->step_row, 4},
+        {m->x, (size_t)d->d_model * 4},
+        {m->a, m->ld_a * e},
+        {m->a32, f->dtype != DTYPE_F32 ? m->ld_a * 4 : 0},
+        {m->qkv, (size_t)((d->n_head + 2 * d->n_kv_head) * d->d_head) * 4},
+        {m->slot_expert, top_k * 4},
+        {m->slot_weight, top_k * 4},
+    };
+    int n = 0, n_span = 0;
+    for (int s = 0; s < m->n_span; s++) {
+        struct attn_span span = m->span[s];
+        int from = span.end - m->tail[s], begin = n;
+        for (int r = from; r < span.end; r++, n++) {
+            for (size_t i = 0; r != n && i < sizeof field / sizeof *field; i++) {
+                char *rows = field[i].at;
+                memcpy(rows + (size_t)n * field[i].bytes, rows + (size_t)r * field[i].bytes,
+                       field[i].bytes);
+            }
+        }
+        if (n > begin) {
+            m->span[n_span] = (struct attn_span){begin, n, span.pos + from - span.begin, span.page};
+            m->span_seq[n_span++] = m->span_seq[s];
+        }
+    }
+    m->n_row = n;
+    m->n_span = n_span;
+}
+
 void micro_fill(const struct forward *f, struct micro *m, const struct sched_span *span, int n_span,
                 int begin, int end)
 {
-    m->n_span = 0;
+    m->n_span = m->for_logits = 0;
     m->n_row = end - begin;
     for (int i = 0; i < n_span; i++) {
         int b = max_int(span[i].begin, begin), e = span[i].end < end ? span[i].end : end;

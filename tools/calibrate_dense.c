@@ -134,6 +134,7 @@ static double run_attention(void *arg)
     struct bench *b = arg;
     int layer = next_layer(b, 1);
     int64_t from = clock_now(&clock_real);
+    forward_keys(&b->f, b->m, layer);
     if (forward_attention(&b->f, b->m, layer, b->err))
         return -1;
     return since(from);

@@ -172,6 +172,40 @@ static void begin_arrow(struct sim *sim, struct coord *c, int micro, enum arrow 
     task_start(sim, &c->task, ns, ns > 0 ? memory_ns / ns : 0);
 }
 
+/* The part of attn before keys are written: q, k, v of q, k, v and the output. */
+static double keys_share(const struct model_desc *d)
+{
+    return (double)(d->n_head + 2 * d->n_kv_head) / (2.0 * (d->n_head + d->n_kv_head));
+}
+
+/* Behind the keys of the last layer only rows that give logits go on (engine.c, drop_rows): the
+ * last of each span that ends where its tokens do. Returns their attention, as context_ns does. */
+static double drop_rows(const struct sim *sim, const struct coord *c, struct sim_micro *m,
+                        int micro)
+{
+    int begin = c->n_row * micro / c->n_micro, end = c->n_row * (micro + 1) / c->n_micro, n = 0;
+    double ns = 0;
+    for (int i = 0; i < c->n_span; i++) {
+        const struct sched_span *s = &c->sched.span[i];
+        int pos = s->pos + s->end - 1 - s->begin;
+        if (pos == s->seq->n_token - 1 && s->end > begin && s->end <= end) {
+            m->row[n++] = m->row[s->end - 1 - begin];
+            ns += span_ns(sim->cost, pos, 1, sim->config.desc->layer[m->layer].window);
+        }
+    }
+    m->n_row = n;
+    return ns;
+}
+
+static double last_attention_ns(const struct sim *sim, struct coord *c, int micro)
+{
+    struct sim_micro *m = &c->micro[micro];
+    double share = keys_share(sim->config.desc);
+    double ns = share * cost_at(&sim->cost->attn, m->n_row);
+    ns += drop_rows(sim, c, m, micro);
+    return m->n_row > 0 ? ns + (1 - share) * cost_at(&sim->cost->attn, m->n_row) : ns;
+}
+
 static double attention_ns(const struct sim *sim, const struct coord *c, int micro)
 {
     const struct sim_micro *m = &c->micro[micro];
@@ -186,8 +220,12 @@ static double attention_ns(const struct sim *sim, const struct coord *c, int mic
 static void start_layer(struct sim *sim, struct coord *c, int micro)
 {
     const struct sim_micro *m = &c->micro[micro];
-    double ns = attention_ns(sim, c, micro), read_ns = cost_at(&sim->cost->attn, 1);
-    if (sim->config.desc->layer[m->layer].sparse)
+    int last = m->layer == sim->config.desc->n_layer - 1;
+    double ns = last ? last_attention_ns(sim, c, micro) : attention_ns(sim, c, micro);
+    double read_ns = cost_at(&sim->cost->attn, 1);
+    if (m->n_row == 0)
+        begin_arrow(sim, c, micro, ARROW_KEYS, ns, keys_share(sim->config.desc) * read_ns);
+    else if (sim->config.desc->layer[m->layer].sparse)
         begin_arrow(sim, c, micro, ARROW_ATTENTION, ns + cost_at(&sim->cost->gate, m->n_row),
                     read_ns);
     else
@@ -468,6 +506,7 @@ void coord_done(struct sim *sim, void *owner)
         step_end(sim, c);
         return;
     case ARROW_DENSE:
+    case ARROW_KEYS:
         m->layer++;
         break;
     case ARROW_COMBINE:

@@ -178,6 +178,7 @@ struct sim_micro {
 enum arrow {
     ARROW_NONE,
     ARROW_DENSE,
+    ARROW_KEYS, /* of a last layer that no row goes through */
     ARROW_ATTENTION,
     ARROW_BUILD, /* the next message; on hosts */
     ARROW_SEND,
