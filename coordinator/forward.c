@@ -186,12 +186,26 @@ static void qk_rows(const struct row_job *j, int begin, int end)
     }
 }
 
-/* Rows of one span that a thread writes at once. */
-#define KV_ROWS KV_PAGE
+/* Positions that a thread writes at once: a panel of keys, whose rows stay in its cache from their
+ * norm to the page. */
+#define KV_ROWS PANEL
 
 static int kv_pieces(const struct attn_span *s)
 {
-    return (s->end - s->begin + KV_ROWS - 1) / KV_ROWS;
+    int end = s->pos + (s->end - s->begin);
+    return (end + KV_ROWS - 1) / KV_ROWS - s->pos / KV_ROWS;
+}
+
+/* Piece i of a span, cut at multiples of KV_ROWS. */
+static struct attn_span kv_piece(const struct attn_span *s, int i)
+{
+    int first = (s->pos / KV_ROWS + i) * KV_ROWS, begin = first > s->pos ? first : s->pos;
+    struct attn_span piece = *s;
+    piece.pos = begin;
+    piece.begin = s->begin + (begin - s->pos);
+    piece.end = s->begin + (first + KV_ROWS - s->pos);
+    piece.end = piece.end < s->end ? piece.end : s->end;
+    return piece;
 }
 
 static int kv_units(const struct micro *m)
@@ -216,10 +230,7 @@ static void kv_rows(void *arg, int begin, int end, int thread)
         const struct attn_span *span = &j->m->span[s];
         int n = kv_pieces(span);
         for (int i = begin > base ? begin - base : 0; i < n && base + i < end; i++) {
-            struct attn_span piece = *span;
-            piece.begin += i * KV_ROWS;
-            piece.pos += i * KV_ROWS;
-            piece.end = span->end - piece.begin < KV_ROWS ? span->end : piece.begin + KV_ROWS;
+            struct attn_span piece = kv_piece(span, i);
             qk_rows(j, piece.begin, piece.end);
             const float *k =
                 j->m->qkv + (size_t)piece.begin * width + (size_t)(d->n_head * d->d_head);

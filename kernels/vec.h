@@ -107,16 +107,26 @@ INLINE vec v_round(vec a)
 {
     return _mm512_roundscale_ps(a, 8);
 }
-/* Round to nearest even; NaN stays NaN. */
+/* bf16 in the upper half of each lane, anything in the lower: rounded to nearest even, NaN stays
+ * NaN. */
+INLINE __m512i v_bf16_high(vec a)
+{
+    __m512i u = _mm512_castps_si512(a), one = _mm512_set1_epi32(1);
+    __m512i r = _mm512_add_epi32(u, _mm512_set1_epi32(0x7fff));
+    r = _mm512_mask_add_epi32(r, _mm512_test_epi32_mask(u, _mm512_set1_epi32(0x10000)), r, one);
+    return _mm512_mask_or_epi32(r, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), u,
+                                _mm512_set1_epi32(0x400000));
+}
 INLINE void v_store_bf16(uint16_t *p, vec a)
 {
-    __m512i u = _mm512_castps_si512(a);
-    __m512i lsb = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
-    __m512i r = _mm512_srli_epi32(
-        _mm512_add_epi32(u, _mm512_add_epi32(lsb, _mm512_set1_epi32(0x7fff))), 16);
-    __m512i nan = _mm512_or_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(0x40));
-    r = _mm512_mask_mov_epi32(r, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), nan);
-    _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtepi32_epi16(r));
+    __m512i words = _mm512_srli_epi32(v_bf16_high(a), 16);
+    _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtepi32_epi16(words));
+}
+/* The reverse of v_load_pairs, rounded as v_store_bf16 does. */
+INLINE void v_store_pairs(uint16_t *p, vec even, vec odd)
+{
+    __m512i low = _mm512_srli_epi32(v_bf16_high(even), 16);
+    _mm512_storeu_si512(p, _mm512_mask_blend_epi16(0xaaaaaaaau, low, v_bf16_high(odd)));
 }
 
 #elif defined(__AVX2__) && defined(__FMA__)
@@ -250,6 +260,15 @@ INLINE void v_store_bf16(uint16_t *p, vec x)
     packed = _mm256_permute4x64_epi64(packed, 0xd8);
     _mm256_storeu_si256((__m256i *)(void *)p, packed);
 }
+INLINE __m256i v_pair_words(__m256 even, __m256 odd)
+{
+    return _mm256_or_si256(v_bf16_words(even), _mm256_slli_epi32(v_bf16_words(odd), 16));
+}
+INLINE void v_store_pairs(uint16_t *p, vec even, vec odd)
+{
+    _mm256_storeu_si256((__m256i *)(void *)p, v_pair_words(even.a, odd.a));
+    _mm256_storeu_si256((__m256i *)(void *)(p + 16), v_pair_words(even.b, odd.b));
+}
 
 #else
 
@@ -358,13 +377,21 @@ INLINE vec v_round(vec a)
     vec big = v_set1(0x1p23f), shift = v_copysign(big, a);
     return v_select_gt(big, v_abs(a), v_copysign((a + shift) - shift, a), a);
 }
-INLINE void v_store_bf16(uint16_t *p, vec a)
+INLINE vec_bits v_bf16_words(vec a)
 {
     vec_bits u = (vec_bits)a, nan = (vec_bits)(a != a);
     vec_bits r = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-    r = (nan & ((u >> 16) | 0x40u)) | (~nan & r);
-    vec_halves h = __builtin_convertvector(r, vec_halves);
+    return (nan & ((u >> 16) | 0x40u)) | (~nan & r);
+}
+INLINE void v_store_bf16(uint16_t *p, vec a)
+{
+    vec_halves h = __builtin_convertvector(v_bf16_words(a), vec_halves);
     memcpy(p, &h, sizeof h);
+}
+INLINE void v_store_pairs(uint16_t *p, vec even, vec odd)
+{
+    vec_bits words = v_bf16_words(even) | v_bf16_words(odd) << 16;
+    memcpy(p, &words, sizeof words);
 }
 
 #endif

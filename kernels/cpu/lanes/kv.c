@@ -74,7 +74,11 @@ static void row_make(const struct kv_layout *l, const float *x, struct rows *row
     }
     for (size_t d = 0; d < d_head; d += LANES) {
         int c = t_count(d, d_head);
-        t_store(rows->x.words[i], l->dtype, d, t_load_f32(x + d, c), c);
+        if (l->dtype == DTYPE_BF16) {
+            t_store_bf16(rows->x.bf16[i] + d, t_load_f32(x + d, c), c);
+        } else {
+            t_store_f32((float *)rows->x.words[i] + d, t_load_f32(x + d, c), c);
+        }
     }
 }
 
@@ -87,6 +91,39 @@ INLINE void words_turn(const struct rows *rows, int n_col, const int n, uint32_t
         }
     }
 }
+
+#if defined(__AVX512F__) && defined(__AVX512BW__)
+/* Four words of rows i, i + 4, i + 8 and i + 12 from column d on. */
+INLINE __m512i words_of(const struct rows *rows, int i, int d)
+{
+    __m512i v = _mm512_setzero_si512();
+    v = _mm512_inserti32x4(v, _mm_loadu_si128((const void *)(rows->x.words[i] + d)), 0);
+    v = _mm512_inserti32x4(v, _mm_loadu_si128((const void *)(rows->x.words[i + 4] + d)), 1);
+    v = _mm512_inserti32x4(v, _mm_loadu_si128((const void *)(rows->x.words[i + 8] + d)), 2);
+    return _mm512_inserti32x4(v, _mm_loadu_si128((const void *)(rows->x.words[i + 12] + d)), 3);
+}
+
+/* words_turn of PANEL rows; n_col is a multiple of four. */
+static void panel_turn(const struct rows *rows, int n_col, uint32_t *to)
+{
+    for (int d = 0; d < n_col; d += 4, to += 4 * PANEL) {
+        __m512i a = words_of(rows, 0, d), b = words_of(rows, 1, d);
+        __m512i c = words_of(rows, 2, d), e = words_of(rows, 3, d);
+        __m512i ab = _mm512_unpacklo_epi32(a, b), ce = _mm512_unpacklo_epi32(c, e);
+        _mm512_storeu_si512(to, _mm512_unpacklo_epi64(ab, ce));
+        _mm512_storeu_si512(to + PANEL, _mm512_unpackhi_epi64(ab, ce));
+        ab = _mm512_unpackhi_epi32(a, b);
+        ce = _mm512_unpackhi_epi32(c, e);
+        _mm512_storeu_si512(to + 2 * PANEL, _mm512_unpacklo_epi64(ab, ce));
+        _mm512_storeu_si512(to + 3 * PANEL, _mm512_unpackhi_epi64(ab, ce));
+    }
+}
+#else
+static void panel_turn(const struct rows *rows, int n_col, uint32_t *to)
+{
+    words_turn(rows, n_col, PANEL, to);
+}
+#endif
 
 INLINE void bytes_turn(const struct rows *rows, int n_col, const int n, int8_t *to)
 {
@@ -107,52 +144,67 @@ static void write_k(const struct kv_layout *l, void *page, int at, const struct 
     } else if (l->dtype == DTYPE_I8) {
         bytes_turn(rows, n_col, n, (int8_t *)to);
     } else if (n == PANEL) {
-        words_turn(rows, n_col, PANEL, (uint32_t *)(void *)to);
+        panel_turn(rows, n_col, (uint32_t *)(void *)to);
     } else {
         words_turn(rows, n_col, n, (uint32_t *)(void *)to);
     }
 }
 
-/* Sixteen columns of a pair of k. */
-static void pair_write(uint16_t *to, const uint16_t *even, const uint16_t *odd)
+/* Sixteen columns of the even or the odd k of a pair, which touch nothing of the other. */
+INLINE void half_write(uint16_t *to, vec x)
 {
-    for (int i = 0; i < PANEL; i++) {
-        to[2 * i] = even[i];
-        to[2 * i + 1] = odd[i];
-    }
-}
-
-/* The same of one k, which touches nothing of the other. */
-static void half_write(uint16_t *to, const uint16_t *x)
-{
+    uint16_t h[LANES];
+    v_store_bf16(h, x);
 #if defined(__AVX512F__) && defined(__AVX512BW__)
-    __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)x));
+    __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)h));
     _mm512_mask_storeu_epi16(to, 0x55555555u, wide);
 #else
     for (int i = 0; i < PANEL; i++) {
-        to[2 * i] = x[i];
+        to[2 * i] = h[i];
     }
 #endif
 }
 
-/* Row i of V, or of bf16 rows i and i + 1 where they are a pair: k `at` of a page, sixteen columns
- * a panel. Returns how many. */
-static int write_v(const struct kv_layout *l, void *page, int at, const struct rows *rows, int i)
+/* Sixteen columns of a row of V from d on, zeros behind d_head. */
+INLINE vec v_columns(const struct kv_layout *l, const float *v, int d)
 {
-    int pad = k_padded(l->d_head), pair = l->dtype == DTYPE_BF16 && at % 2 == 0 && i + 1 < rows->n;
-    for (int d = 0; d < pad; d += PANEL) {
-        size_t to = kv_element(l->dtype, KV_PAGE, d, at);
-        if (pair) {
-            pair_write((uint16_t *)page + to, rows->x.bf16[i] + d, rows->x.bf16[i + 1] + d);
-        } else if (l->dtype == DTYPE_BF16) {
-            half_write((uint16_t *)page + to, rows->x.bf16[i] + d);
-        } else if (l->dtype == DTYPE_I8) {
-            memcpy((int8_t *)page + to, rows->x.i8[i] + d, PANEL);
-        } else {
-            memcpy((float *)page + to, rows->x.words[i] + d, PANEL * sizeof(float));
+    int left = l->d_head - d;
+    return left >= LANES ? v_load(v + d) : left > 0 ? v_load_n(v + d, left) : v_zero();
+}
+
+/* Rows of V as bf16: position `at` of a page and those behind it, two at once where they are a
+ * pair, sixteen columns a panel. */
+static void write_v_bf16(const struct kv_layout *l, uint16_t *page, int at, int n, const float *v,
+                         size_t ldv)
+{
+    int pad = k_padded(l->d_head);
+    for (int pair, end = at + n; at < end; at += 1 + pair, v += (size_t)(1 + pair) * ldv) {
+        pair = at % 2 == 0 && at + 1 < end;
+        for (int d = 0; d < pad; d += PANEL) {
+            uint16_t *to = page + kv_element(DTYPE_BF16, KV_PAGE, d, at);
+            if (pair) {
+                v_store_pairs(to, v_columns(l, v, d), v_columns(l, v + ldv, d));
+            } else {
+                half_write(to, v_columns(l, v, d));
+            }
         }
     }
-    return 1 + pair;
+}
+
+/* The same of rows that are made already, f32 or integers. */
+static void write_v(const struct kv_layout *l, void *page, int at, const struct rows *rows)
+{
+    int pad = k_padded(l->d_head);
+    for (int i = 0; i < rows->n; i++) {
+        for (int d = 0; d < pad; d += PANEL) {
+            size_t to = kv_element(l->dtype, KV_PAGE, d, at + i);
+            if (l->dtype == DTYPE_I8) {
+                memcpy((int8_t *)page + to, rows->x.i8[i] + d, PANEL);
+            } else {
+                memcpy((float *)page + to, rows->x.words[i] + d, PANEL * sizeof(float));
+            }
+        }
+    }
 }
 
 static void write_scales(const struct kv_layout *l, void *page, int at, const struct rows *rows)
@@ -194,12 +246,15 @@ void LANES_NAME(kv_write)(const struct kv_layout *l, void *k_base, void *v_base,
             }
             write_k(l, k_page, at, &rows);
             write_scales(l, k_page, at, &rows);
+            if (l->dtype == DTYPE_BF16) {
+                write_v_bf16(l, (uint16_t *)(void *)v_page, at, rows.n, v + (size_t)r * ldv + col,
+                             ldv);
+                continue;
+            }
             for (int i = 0; i < rows.n; i++) {
                 row_make(l, v + (size_t)(r + i) * ldv + col, &rows, i);
             }
-            for (int i = 0; i < rows.n;) {
-                i += write_v(l, v_page, at + i, &rows, i);
-            }
+            write_v(l, v_page, at, &rows);
             write_scales(l, v_page, at, &rows);
         }
     }
