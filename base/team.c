@@ -20,6 +20,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -199,6 +200,23 @@ void team_destroy(struct team *team)
 int team_size(const struct team *team)
 {
     return team ? team->n_thread : 1;
+}
+
+static int64_t read_ns(clockid_t id)
+{
+    struct timespec t;
+    return clock_gettime(id, &t) == 0 ? (int64_t)t.tv_sec * NS_PER_S + t.tv_nsec : 0;
+}
+
+int64_t team_cpu_ns(const struct team *team)
+{
+    int64_t sum = read_ns(CLOCK_THREAD_CPUTIME_ID);
+    for (int i = 1; i < team_size(team); i++) {
+        clockid_t id;
+        if (pthread_getcpuclockid(team->threads[i].id, &id) == 0)
+            sum += read_ns(id);
+    }
+    return sum;
 }
 
 static void run_alone(team_fn *fn, void *arg, int n_unit, int chunk)

@@ -8,6 +8,8 @@
 #ifndef BASE_TEAM_H
 #define BASE_TEAM_H
 
+#include <stdint.h>
+
 struct team;
 
 /* A unit function computes units [begin, end). `thread` < team_size picks per-thread scratch. */
@@ -18,6 +20,10 @@ typedef void team_fn(void *arg, int begin, int end, int thread);
 struct team *team_create(int n_thread, int spin_us);
 void team_destroy(struct team *team);
 int team_size(const struct team *team);
+/* team_cpu_ns: time on a CPU that its threads have had since they began, ns; what the host took
+ * from this machine's CPUs, and says so, does not count. Called as team_run is; NULL: the caller's.
+ */
+int64_t team_cpu_ns(const struct team *team);
 /* team_run computes units [0, n_unit) in chunks of `chunk` and returns when all are done. Called by
  * the thread that created the team, not reentrant. `team` NULL: the caller computes all. */
 void team_run(struct team *team, team_fn *fn, void *arg, int n_unit, int chunk);

@@ -3,6 +3,7 @@
 #include "coordinator/engine_state.h"
 
 #include "base/log.h"
+#include "base/team.h"
 
 static void reap_cancelled(struct engine *e)
 {
@@ -97,19 +98,35 @@ static void learn(struct engine *e, int n_row, int decoding, int64_t took)
     pingpong_ran(&e->pingpong[!decoding], n_row, e->n_micro, took);
 }
 
-/* A line a step, for who asks why some take longer: docs/OPERATIONS.md. */
-static void tell_step(const struct engine *e, int n_row, int decoding, int64_t from, int64_t took,
-                      int64_t waited)
+/* What had been used up when a step began. */
+struct begun {
+    int64_t at, waited, cpu; /* ns; cpu: only where debug lines are wanted */
+};
+
+static struct begun begin_step(const struct engine *e)
 {
-    log_debug("engine", "step %s rows=%d micros=%d from=%lld took=%lld waited=%lld",
-              decoding ? "decode" : "prompt", n_row, e->n_micro, from / NS_PER_US, took / NS_PER_US,
-              waited / NS_PER_US);
+    int told = log_level_get() >= LOG_DEBUG;
+    return (struct begun){clock_now(e->config.clock), e->stats.wait_ns,
+                          told ? team_cpu_ns(e->config.team) : 0};
+}
+
+/* A line a step, for who asks why some take longer: docs/OPERATIONS.md. */
+static void tell_step(const struct engine *e, int n_row, int decoding, const struct begun *begun,
+                      int64_t took)
+{
+    if (log_level_get() < LOG_DEBUG) {
+        return;
+    }
+    log_debug("engine", "step %s rows=%d micros=%d from=%lld took=%lld waited=%lld cpu=%lld",
+              decoding ? "decode" : "prompt", n_row, e->n_micro, begun->at / NS_PER_US,
+              took / NS_PER_US, (e->stats.wait_ns - begun->waited) / NS_PER_US,
+              (team_cpu_ns(e->config.team) - begun->cpu) / NS_PER_US);
 }
 
 int engine_step(struct engine *e, struct err *err)
 {
     reap_cancelled(e);
-    int64_t from = clock_now(e->config.clock), waited_before = e->stats.wait_ns;
+    struct begun begun = begin_step(e);
     engine_draft(e);
     int n_row, n_span = sched_plan(&e->sched, &n_row);
     int probed = engine_probe(e, err);
@@ -118,7 +135,7 @@ int engine_step(struct engine *e, struct err *err)
         return probed;
     }
     if (n_span == 0) {
-        e->stats.step_ns += probed ? clock_now(e->config.clock) - from : 0;
+        e->stats.step_ns += probed ? clock_now(e->config.clock) - begun.at : 0;
         return probed;
     }
     for (int s = 0; s < n_span; s++) {
@@ -144,11 +161,11 @@ int engine_step(struct engine *e, struct err *err)
     reap_ended(e);
     e->stats.steps++;
     e->stats.rows += (uint64_t)n_row;
-    int64_t took = clock_now(e->config.clock) - from;
+    int64_t took = clock_now(e->config.clock) - begun.at;
     e->stats.step_ns += took;
     if (!probed) {
         learn(e, n_row, decoding, took);
     }
-    tell_step(e, n_row, decoding, from, took, e->stats.wait_ns - waited_before);
+    tell_step(e, n_row, decoding, &begun, took);
     return 1;
 }

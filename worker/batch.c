@@ -4,6 +4,8 @@
 #include "worker/worker_state.h"
 
 #include "base/clock.h"
+#include "base/log.h"
+#include "base/team.h"
 
 #include <stdlib.h>
 
@@ -110,11 +112,24 @@ static int batch_admit(struct worker *w, struct job **chain, int64_t now_ns)
     return n;
 }
 
+/* A line a batch, which stands beside the coordinator's line a step (docs/OPERATIONS.md). */
+static void tell_batch(const struct worker *w, int n, int64_t begin_ns, int64_t end_ns,
+                       int64_t cpu_ns)
+{
+    int rows = 0;
+    for (int i = 0; i < n; i++)
+        rows += w->item[i].n_row;
+    log_debug("worker", "batch layer=%d calls=%d rows=%d from=%lld took=%lld cpu=%lld",
+              w->item[0].layer, n, rows, begin_ns / NS_PER_US, (end_ns - begin_ns) / NS_PER_US,
+              cpu_ns / NS_PER_US);
+}
+
 void batch_run(struct worker *w)
 {
     /* As much as one request may ask for: the scratch is bounded by that, whatever queues. */
     struct job *chain = queue_take(w->queue, (int64_t)w->shape.row_limit * w->shape.top_k);
-    int64_t begin_ns = clock_now(&clock_real);
+    int told = log_level_get() >= LOG_DEBUG;
+    int64_t begin_ns = clock_now(&clock_real), cpu_ns = told ? team_cpu_ns(w->team) : 0;
     int n = batch_admit(w, &chain, begin_ns);
     struct err err = {0};
     int rc = compute_run(w->compute, w->set, w->item, n, &err);
@@ -122,6 +137,8 @@ void batch_run(struct worker *w)
     if (n)
         w->stats.batches++;
     w->stats.compute_ns += (uint64_t)(end_ns - begin_ns);
+    if (told && n)
+        tell_batch(w, n, begin_ns, end_ns, team_cpu_ns(w->team) - cpu_ns);
     while (chain) {
         struct job *job = chain;
         chain = job->next;

@@ -1,9 +1,12 @@
 /* loader: see loader.h. The thread is joined at the end of each order: orders are rare, and a
- * thread that does not exist needs no state machine. It runs at the lowest priority: requests that
- * are answered meanwhile need the processor at once, an expert that arrives needs it sometime. */
+ * thread that does not exist needs no state machine. It takes the time that nobody else wants
+ * (SCHED_IDLE): requests that are answered meanwhile need the processor at once, an expert that
+ * arrives needs it sometime. A thread that is merely nice finishes its turn, milliseconds, before
+ * one that wakes is let in; a step wakes somebody twice a layer. */
 #include "worker/loader.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,10 +51,19 @@ struct loader *loader_create(struct expert_set *set, struct ev_loop *loop,
     return l;
 }
 
+/* give_way: of the calling thread. */
+static void give_way(void)
+{
+    struct sched_param none = {0};
+    pthread_setname_np(pthread_self(), "loader");
+    if (pthread_setschedparam(pthread_self(), SCHED_IDLE, &none))
+        setpriority(PRIO_PROCESS, 0, NICE); /* of this thread, on Linux */
+}
+
 static void *load_all(void *arg)
 {
     struct loader *l = arg;
-    setpriority(PRIO_PROCESS, 0, NICE); /* of this thread, on Linux */
+    give_way();
     for (int i = 0; i < l->total && !atomic_load(&l->stop); i++) {
         if (expert_set_load(l->set, l->item[i][0], l->item[i][1], &l->err))
             break;

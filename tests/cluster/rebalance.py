@@ -139,11 +139,25 @@ def calm_answers(binary, model):
     return out
 
 
+def check_lines(logs):
+    """The debug lines of steps and batches are those that the report reads, and fit each other."""
+    every = steps.read_steps(logs[0], logs[1:])
+    if len(every) < N_TOKEN:
+        raise Failure(f"{len(every)} lines of steps for more than {N_TOKEN} steps")
+    for s in every:
+        if not 0 <= s.waited <= s.took or s.own <= 0:
+            raise Failure(f"a step of {s.took} s waited {s.waited} s, {s.own} s on CPUs")
+    for i in range(len(logs) - 1):
+        if sum(s.workers[i][1] for s in every) <= 0:
+            raise Failure(f"no batch of worker {i} lies within a step")
+
+
 def check(binary):
     with tempfile.TemporaryDirectory(prefix="sigmoe-rebalance-") as tmp:
         model = make_model(binary, os.path.join(tmp, "model"))
         admin = os.path.join(tmp, "admin.sock")
         calm = calm_answers(binary, model)
+        os.environ["SIGMOE_LOG"] = "debug"
         workers = Workers(binary, model, "bf16", ["0-3", "4-7", "none"])
         with workers as at:
             endpoints = at.split(",")
@@ -156,12 +170,14 @@ def check(binary):
                     time.sleep(0.5)
                 check_refusals(binary, admin, endpoints, tmp)
                 said = server.said()
+            logs = [steps.text_of(f) for f in (server.stderr, *workers.stderr)]
         if streams.failures:
             raise Failure(f"{len(streams.failures)} requests failed, the first: "
                           f"{streams.failures[0]}\n{said}")
         for i, answers in enumerate(streams.answers):
             if not answers or any(a != calm[i] for a in answers):
                 raise Failure(f"stream {i}: other tokens than undisturbed ({len(answers)} answers)")
+        check_lines(logs)
         print(f"{sum(map(len, streams.answers))} answers of {N_TOKEN} tokens, all as undisturbed")
 
 

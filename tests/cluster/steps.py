@@ -3,13 +3,15 @@
 times. What counts is the server's own line a step (SIGMOE_LOG=debug) and the pauses between tokens as
 a client sees them. Steps with prompts are of another kind than steps that decode, and told apart.
 
-A host that others use stretches steps by itself. So three things are printed beside: how even the same
-copying of memory is on two processors before anything of ours runs; what the calm seconds had; and for
-the longest steps how long threads of ours stood ready and got no processor (/proc/PID/task/*/schedstat),
-how long the host took the processors away (steal, /proc/stat), and how often somebody waited while the
-system moved pages to make huge ones (compact_stall, /proc/vmstat).
+A host that others use stretches steps by itself. So each step is measured twice: by the clock, and by the
+time on CPUs that the coordinator's and the workers' teams had in it, which does not count what the host or
+a neighbour took, and which is what a change itself costs. Every step above twice the calm median is listed
+with what the machine did about then (host.py), and put down to the first of these that is true:
+
+  computed for longer   its CPU time is above twice the median as well;
+  CPUs taken            without what the host stole and other processes had, it would be below;
+  waited                for something else.
 """
-import glob
 import json
 import os
 import re
@@ -20,17 +22,17 @@ import threading
 import time
 
 from harness import Failure, Workers, run_sigmoe, write_json
+from host import Host, probe
 from served import Served, make_model
 
 # Steps of some 50 ms on two CPUs, as bound by memory as those of large models.
 MODEL = {"hidden_size": 1024, "intermediate_size": 1024, "num_hidden_layers": 4, "num_attention_heads": 16,
          "num_key_value_heads": 16, "num_experts": 32, "num_experts_per_tok": 4}
 N_STREAM = 16
-SETTLE_S, SAMPLE_S = 3, 0.05
-LONGEST = 5
-PROBE_S, PROBE_COPIES, PROBE_BYTES = 4, 8, 48 << 20
-STEP = re.compile(r"engine step (decode|prompt) rows=(\d+) micros=\d+ from=(\d+) took=(\d+) waited=(\d+)")
-TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+SETTLE_S, PROBE_S = 3, 4
+LISTED = 12
+STEP = re.compile(r"engine step (decode|prompt) rows=(\d+) micros=\d+ from=(\d+) took=(\d+) waited=(\d+) cpu=(\d+)")
+BATCH = re.compile(r"worker batch layer=\d+ calls=\d+ rows=\d+ from=(\d+) took=(\d+) cpu=(\d+)")
 
 
 class Pauses:
@@ -75,64 +77,42 @@ class Pauses:
         return [b - a for at in self.at for a, b in zip(at[1:], at[2:]) if begun <= b <= ended]
 
 
-class Host:
-    """What the system did, every SAMPLE_S: (when, stolen s, s that threads of ours stood ready,
-    compactions that somebody waited for)."""
-
-    def __init__(self, pids):
-        self.files = [f for pid in pids for f in glob.glob(f"/proc/{pid}/task/*/schedstat")]
-        self.stop = threading.Event()
-        self.samples = []
-        self.thread = threading.Thread(target=self.run)
-
-    def run(self):
-        while not self.stop.wait(SAMPLE_S):
-            ready = 0
-            for name in self.files:
-                try:
-                    with open(name, encoding="ascii") as f:
-                        ready += int(f.read().split()[1])
-                except OSError:
-                    pass  # the thread has ended
-            with open("/proc/stat", encoding="ascii") as f:
-                stolen = int(f.readline().split()[8]) * TICK_S
-            with open("/proc/vmstat", encoding="ascii") as f:
-                words = dict(line.split() for line in f)
-            self.samples.append((time.monotonic(), stolen, ready / 1e9,
-                                 int(words.get("compact_stall", 0))))
-
-    def during(self, begun, ended):
-        """(stolen, stood ready, compactions) from the sample before to the sample after."""
-        before = [s for s in self.samples if s[0] <= begun] or self.samples[:1]
-        after = [s for s in self.samples if s[0] >= ended] or self.samples[-1:]
-        return tuple(after[0][i] - before[-1][i] for i in (1, 2, 3))
-
-
-def probe(seconds):
-    """Times of the same copying, in this process and in a child at once."""
-    source, times = bytearray(PROBE_BYTES), []
-    target = memoryview(bytearray(PROBE_BYTES))
-    child = os.fork()
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        begun = time.monotonic()
-        for _ in range(PROBE_COPIES):
-            target[:] = source
-        times.append(time.monotonic() - begun)
-    if child == 0:
-        os._exit(0)
-    os.waitpid(child, 0)
-    return times
-
-
 class Step:
+    """A step of the coordinator, and what each worker computed in it: (took, on CPUs), seconds."""
+
     def __init__(self, match):
         self.kind, self.rows = match[1], int(match[2])
-        self.begun, self.took, self.waited = (int(match[i]) / 1e6 for i in (3, 4, 5))
+        self.begun, self.took, self.waited, self.own = (int(match[i]) / 1e6 for i in (3, 4, 5, 6))
+        self.ended = self.begun + self.took
+        self.workers = []
+
+    @property
+    def cpu(self):
+        return self.own + sum(cpu for _, cpu in self.workers)
+
+
+def read_steps(log, worker_logs):
+    """The steps of a coordinator's log with the batches of its workers' logs."""
+    steps = [Step(m) for m in STEP.finditer(log)]
+    for text in worker_logs:
+        batches = [tuple(int(x) / 1e6 for x in m.groups()) for m in BATCH.finditer(text)]
+        i = 0
+        for s in steps:
+            while i < len(batches) and batches[i][0] < s.begun:
+                i += 1
+            first = i
+            while i < len(batches) and batches[i][0] < s.ended:
+                i += 1
+            s.workers.append(tuple(sum(b[k] for b in batches[first:i]) for k in (1, 2)))
+    return steps
 
 
 def at(values, share):
     return values[min(int(len(values) * share), len(values) - 1)]
+
+
+def median_of(values):
+    return at(sorted(values), 0.5) if values else 1.0
 
 
 def show(what, values, calm):
@@ -142,21 +122,41 @@ def show(what, values, calm):
         return
     values = sorted(values)
     median = at(values, 0.5)
-    print(f"  {what:24} {len(values):6}: p50 {median * 1e3:7.2f} ms, p99 {at(values, 0.99) / median:5.2f} x, "
-          f"longest {values[-1] / median:5.2f} x ({values[-1] / calm:5.2f} x the calm p50), "
-          f"{sum(v > 2 * median for v in values)} above 2 x")
+    print(f"  {what:24} {len(values):6}: p50 {median * 1e3:7.2f} ms ({median / calm:4.2f} x calm), "
+          f"p99 {at(values, 0.99) / median:5.2f} x, longest {values[-1] / median:5.2f} x "
+          f"({values[-1] / calm:5.2f} x the calm p50), {sum(v > 2 * median for v in values)} above 2 x")
 
 
-def median_of(values):
-    return at(sorted(values), 0.5) if values else 1.0
+def reason_of(step, did, took, cpu):
+    """Why a step is above twice `took`, the calm median; cpu: that of its time on CPUs."""
+    if step.cpu > 2 * cpu:
+        return "computed for longer"
+    if step.took - did["stolen"] - did["others"] <= 2 * took:
+        return "CPUs taken"
+    return "waited"
 
 
-def show_longest(steps, host):
-    for s in sorted(steps, key=lambda s: -s.took)[:LONGEST]:
-        stolen, ready, moved = host.during(s.begun, s.begun + s.took)
-        print(f"    {s.took * 1e3:8.2f} ms ({s.waited * 1e3:.2f} of it for experts); about then "
-              f"{stolen * 1e3:.0f} ms stolen, {ready * 1e3:.0f} ms ready without a processor, "
-              f"{moved} compactions")
+def show_long(name, steps, host, took, cpu):
+    """Lists the steps above twice the calm median, and counts them by their reasons."""
+    reasons = {}
+    long = sorted((s for s in steps if s.took > 2 * took), key=lambda s: -s.took)
+    for i, s in enumerate(long):
+        did = host.during(s.begun, s.ended)
+        reason = reason_of(s, did, took, cpu)
+        reasons[reason] = reasons.get(reason, 0) + 1
+        if i >= LISTED:
+            continue
+        ms = {kind: f"{1e3 * value:.0f}" for kind, value in did.items()}
+        slowest = max(range(len(s.workers)), key=lambda w: s.workers[w][0])
+        print(f"    {s.took * 1e3:6.1f} ms ({s.took / took:.2f} x), on CPUs {s.cpu * 1e3:6.1f} ms "
+              f"({s.cpu / cpu:.2f} x): {reason}\n"
+              f"           waited {s.waited * 1e3:.1f} ms for experts, longest for worker {slowest} "
+              f"({s.workers[slowest][0] * 1e3:.1f} ms, {s.workers[slowest][1] * 1e3:.1f} on CPUs)\n"
+              f"           about then {ms['stolen']} ms stolen, {ms['others']} of other processes, "
+              f"{ms['ours']} of ours, {ms['ready']} ready without a CPU, {did['compactions']} compactions")
+    words = ", ".join(f"{n} {reason}" for reason, n in sorted(reasons.items()))
+    print(f"  {name}: {len(long)} of {len(steps)} steps above twice the calm median"
+          + (f": {words}" if words else ""))
 
 
 def change(binary, admin, endpoints, sets, tmp):
@@ -165,6 +165,11 @@ def change(binary, admin, endpoints, sets, tmp):
     status, _, err = run_sigmoe(binary, ["rebalance", "--admin", admin, "--placement", path])
     if status != 0:
         raise Failure(f"sigmoe rebalance: {err}")
+
+
+def text_of(file):
+    file.seek(0)
+    return file.read().decode(errors="replace")
 
 
 def measure(binary, model, seconds, tmp):
@@ -176,11 +181,11 @@ def measure(binary, model, seconds, tmp):
     sets = [f"0-{half - 1}", f"{half}-{2 * half - 1}"]
     # Steps that are alike: no guessed tokens, no trying out of micro-batches.
     options = ["--admin", admin, "--speculate", "off", "--micro-batches", 1]
+    os.environ["SIGMOE_LOG"] = "debug"
     workers = Workers(binary, model, "bf16", sets)
     with workers as where:
         endpoints = where.split(",")
-        with Served(binary, model, "--workers-at", where, *options, workers=0,
-                    env={"SIGMOE_LOG": "debug"}) as server:
+        with Served(binary, model, "--workers-at", where, *options, workers=0) as server:
             pauses = Pauses(server, config.get("max_position_embeddings", 1024) - 24)
             pauses.thread.start()
             time.sleep(SETTLE_S)
@@ -197,9 +202,8 @@ def measure(binary, model, seconds, tmp):
             host.stop.set()
             pauses.thread.join()
             host.thread.join()
-            server.stderr.seek(0)
-            log = server.stderr.read().decode(errors="replace")
-    return [Step(m) for m in STEP.finditer(log)], pauses, host, calm, begun, ended
+            logs = [text_of(f) for f in (server.stderr, *workers.stderr)]
+    return read_steps(logs[0], logs[1:]), pauses, host, calm, begun, ended
 
 
 def report(binary, model, seconds):
@@ -212,16 +216,19 @@ def report(binary, model, seconds):
             model = make_model(binary, os.path.join(tmp, "model"), **MODEL)
         steps, pauses, host, calm, begun, ended = measure(binary, model, seconds, tmp)
     medians = {}
-    for name, low, high in (("calm", calm, begun), ("during the change", begun, ended)):
-        stolen, ready, moved = host.during(low, high)
-        print(f"{name}: {high - low:.1f} s, {stolen:.2f} s stolen by the host, {ready:.2f} s that threads "
-              f"stood ready without a processor, {moved} compactions")
-        within = [s for s in steps if low <= s.begun + s.took <= high]
+    for name, low, high in (("calm", calm, begun), ("during the changes", begun, ended)):
+        did = host.during(low, high)
+        print(f"{name}: {high - low:.1f} s, {did['stolen']:.2f} s stolen by the host, {did['others']:.2f} s of "
+              f"other processes, {did['ready']:.2f} s that threads stood ready without a CPU, "
+              f"{did['compactions']} compactions")
+        within = [s for s in steps if low <= s.ended <= high]
         decode = [s for s in within if s.kind == "decode" and s.rows == N_STREAM]
         other = [s for s in within if s.kind != "decode" or s.rows != N_STREAM]
         for what, values in ((f"steps, {N_STREAM} rows decoded", [s.took for s in decode]),
+                             ("the same on CPUs", [s.cpu for s in decode]),
                              ("steps, prompts or fewer", [s.took for s in other]),
                              ("pauses between tokens", pauses.between(low, high))):
             show(what, values, medians.setdefault(what, median_of(values)))
-        show_longest(decode, host)
+        show_long(name, decode, host, medians[f"steps, {N_STREAM} rows decoded"],
+                  medians["the same on CPUs"])
     print(f"three changes of the whole placement took {ended - begun:.1f} s")

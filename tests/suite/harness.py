@@ -116,13 +116,13 @@ class Workers:
                           *options]
                          for ids in sets]
         self.running = []
+        self.stderr = [tempfile.TemporaryFile() for _ in self.commands]
 
     def __enter__(self):
         try:
-            for command in self.commands:
+            for command, stderr in zip(self.commands, self.stderr):
                 self.running.append(subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                    stderr=tempfile.TemporaryFile()))
+                    command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr))
             return ",".join(self.endpoint(process) for process in self.running)
         except BaseException:
             self.__exit__()

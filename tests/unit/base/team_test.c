@@ -64,6 +64,45 @@ static void team_computes_every_unit_once(void **state)
     }
 }
 
+static int64_t my_cpu_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (int64_t)t.tv_sec * NS_PER_S + t.tv_nsec;
+}
+
+#define BURN_UNITS 8
+
+/* Each unit notes the time on a CPU that its thread had meanwhile. */
+static void burn(void *arg, int begin, int end, int thread)
+{
+    int64_t *burnt = arg;
+    for (int i = begin; i < end; i++) {
+        int64_t from = my_cpu_ns();
+        while (my_cpu_ns() - from < NS_PER_MS)
+            ;
+        burnt[i] = my_cpu_ns() - from;
+    }
+    (void)thread;
+}
+
+static void team_cpu_counts_what_every_thread_has_had(void **state)
+{
+    (void)state;
+    for (int n_thread = 0; n_thread <= 3; n_thread++) {
+        int64_t burnt[BURN_UNITS] = {0}, sum = 0;
+        struct team *team = n_thread ? team_create(n_thread, 0) : NULL;
+        int64_t from = team_cpu_ns(team);
+        team_run(team, burn, burnt, BURN_UNITS, 1);
+        int64_t had = team_cpu_ns(team) - from;
+        for (int i = 0; i < BURN_UNITS; i++)
+            sum += burnt[i];
+        assert_true(sum >= BURN_UNITS * NS_PER_MS);
+        assert_true(had >= sum);
+        team_destroy(team);
+    }
+}
+
 static void team_null_computes_in_the_caller(void **state)
 {
     (void)state;
@@ -159,6 +198,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(team_computes_every_unit_once),
+        cmocka_unit_test(team_cpu_counts_what_every_thread_has_had),
         cmocka_unit_test(team_null_computes_in_the_caller),
         cmocka_unit_test(team_survives_many_short_jobs),
         cmocka_unit_test(team_wakes_helpers_that_have_parked),
