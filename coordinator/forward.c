@@ -128,19 +128,41 @@ void forward_embed(const struct forward *f, struct micro *m)
 
 /* ---- attention ------------------------------------------------------------------------------- */
 
+/* Row r of the stream behind a layer's first norm, and as the integers that its products meet. */
+static void attn_norm_row(const struct forward *f, struct micro *m, const struct layer_weights *w,
+                          size_t r)
+{
+    void *ints = ints_for(f, m, &w->qkv);
+    norm_row(f, m->x + r * (size_t)f->desc->d_model, w->attn_norm, w->attn_norm_bias,
+             row_at(m->a, r, m->ld_a, f->dtype), f->dtype, m->ld_a);
+    if (ints != NULL) {
+        ints_row(f, m->a, r, m->ld_a, ints);
+    }
+}
+
 static void attn_norm_rows(void *arg, int begin, int end, int thread)
 {
     (void)thread;
     struct row_job *j = arg;
-    size_t d = (size_t)j->f->desc->d_model;
-    void *ints = ints_for(j->f, j->m, &j->w->qkv);
     for (int r = begin; r < end; r++) {
-        norm_row(j->f, j->m->x + (size_t)r * d, j->w->attn_norm, j->w->attn_norm_bias,
-                 row_at(j->m->a, (size_t)r, j->m->ld_a, j->f->dtype), j->f->dtype, j->m->ld_a);
-        if (ints != NULL) {
-            ints_row(j->f, j->m->a, (size_t)r, j->m->ld_a, ints);
-        }
+        attn_norm_row(j->f, j->m, j->w, (size_t)r);
     }
+}
+
+/* The layer whose first norm can follow when `layer` is through with a row, while the row is at
+ * hand; NULL: none. */
+static const struct layer_weights *layer_ahead(const struct forward *f, int layer)
+{
+    const struct layer_weights *next = &f->weights->layer[layer + 1];
+    return layer + 1 < f->desc->n_layer && next->q.data == NULL ? next : NULL;
+}
+
+/* Layer `layer` is through with all rows, and what layer_ahead names is done. */
+static void layer_done(const struct forward *f, struct micro *m, int layer)
+{
+    m->normed = layer_ahead(f, layer) != NULL ? layer + 1 : 0;
+    trace_rows(f, m, layer, "ffn", m->x, (size_t)f->desc->d_model * 4,
+               (size_t)f->desc->d_model * 4);
 }
 
 static void att_ints_rows(void *arg, int begin, int end, int thread)
@@ -294,16 +316,6 @@ static int attend(const struct forward *f, struct micro *m, const struct layer_w
     return 0;
 }
 
-static void residual_rows(void *arg, int begin, int end, int thread)
-{
-    (void)thread;
-    struct row_job *j = arg;
-    size_t d = (size_t)j->f->desc->d_model;
-    for (int r = begin; r < end; r++) {
-        j->f->k->add(j->m->x + (size_t)r * d, j->m->proj + (size_t)r * d, d);
-    }
-}
-
 /* What enters a query layer: the stream behind the final norm. */
 static void final_norm_rows(void *arg, int begin, int end, int thread)
 {
@@ -344,7 +356,9 @@ void forward_keys(const struct forward *f, struct micro *m, int layer)
     if (w->q.data != NULL) {
         query_layer_begin(f, m, w, layer, ld_qkv);
     }
-    run_rows(f, m, w, layer, attn_norm_rows);
+    if (m->normed != layer || layer == 0) {
+        run_rows(f, m, w, layer, attn_norm_rows);
+    }
     project_into(f, m, m->a, ints_for(f, m, &w->qkv), m->ld_a, &w->qkv, w->qkv_bias,
                  m->qkv + (ld_qkv - (size_t)w->qkv.n), ld_qkv);
     struct row_job job = {f, m, w, layer};
@@ -363,9 +377,6 @@ int forward_attention(const struct forward *f, struct micro *m, int layer, struc
         run_rows(f, m, w, layer, att_ints_rows);
     }
     project_into(f, m, m->att, ints, m->ld_att, &w->o, w->o_bias, m->proj, (size_t)w->o.n);
-    run_rows(f, m, w, layer, residual_rows);
-    size_t d = (size_t)f->desc->d_model;
-    trace_rows(f, m, layer, "attention", m->x, d * 4, d * 4);
     return 0;
 }
 
@@ -378,9 +389,9 @@ static void ffn_norm_rows(void *arg, int begin, int end, int thread)
     size_t d = (size_t)j->f->desc->d_model;
     struct micro *m = j->m;
     for (int r = begin; r < end; r++) {
-        float *a32 = m->a32 + (size_t)r * m->ld_a;
-        norm_row(j->f, m->x + (size_t)r * d, j->w->ffn_norm, j->w->ffn_norm_bias, a32, DTYPE_F32,
-                 m->ld_a);
+        float *x = m->x + (size_t)r * d, *a32 = m->a32 + (size_t)r * m->ld_a;
+        j->f->k->add(x, m->proj + (size_t)r * d, d);
+        norm_row(j->f, x, j->w->ffn_norm, j->w->ffn_norm_bias, a32, DTYPE_F32, m->ld_a);
         if (j->f->dtype != DTYPE_F32) {
             j->f->k->convert(a32, DTYPE_F32, row_at(m->a, (size_t)r, m->ld_a, j->f->dtype),
                              j->f->dtype, m->ld_a);
@@ -391,6 +402,8 @@ static void ffn_norm_rows(void *arg, int begin, int end, int thread)
 void forward_ffn_norm(const struct forward *f, struct micro *m, int layer)
 {
     run_rows(f, m, &f->weights->layer[layer], layer, ffn_norm_rows);
+    size_t d = (size_t)f->desc->d_model;
+    trace_rows(f, m, layer, "attention", m->x, d * 4, d * 4);
 }
 
 struct ffn_job {
@@ -430,13 +443,26 @@ static void one_ffn(const struct forward *f, struct micro *m, const struct ffn_w
     }
 }
 
+static void dense_rows(void *arg, int begin, int end, int thread)
+{
+    (void)thread;
+    struct row_job *j = arg;
+    size_t d = (size_t)j->f->desc->d_model;
+    const struct layer_weights *next = layer_ahead(j->f, j->layer);
+    for (int r = begin; r < end; r++) {
+        j->f->k->add(j->m->x + (size_t)r * d, j->m->proj + (size_t)r * d, d);
+        if (next != NULL) {
+            attn_norm_row(j->f, j->m, next, (size_t)r);
+        }
+    }
+}
+
 void forward_dense(const struct forward *f, struct micro *m, int layer)
 {
     const struct layer_weights *w = &f->weights->layer[layer];
     one_ffn(f, m, &w->dense, f->desc->d_ff, m->proj);
-    run_rows(f, m, w, layer, residual_rows);
-    size_t d = (size_t)f->desc->d_model;
-    trace_rows(f, m, layer, "ffn", m->x, d * 4, d * 4);
+    run_rows(f, m, w, layer, dense_rows);
+    layer_done(f, m, layer);
 }
 
 struct gate_job {
@@ -517,6 +543,7 @@ static void combine_rows(void *arg, int begin, int end, int thread)
     struct row_job *j = arg;
     struct micro *m = j->m;
     size_t d = (size_t)j->f->desc->d_model, top_k = (size_t)j->f->desc->top_k;
+    const struct layer_weights *next = layer_ahead(j->f, j->layer);
     for (int r = begin; r < end; r++) {
         size_t at = (size_t)r * top_k;
         struct slots slots = {.n = (int)top_k,
@@ -528,14 +555,16 @@ static void combine_rows(void *arg, int begin, int end, int thread)
             slots.plus = m->shared + (size_t)r * d;
         }
         j->f->k->combine(m->x + (size_t)r * d, &slots, d);
+        if (next != NULL) {
+            attn_norm_row(j->f, m, next, (size_t)r);
+        }
     }
 }
 
 void forward_combine(const struct forward *f, struct micro *m, int layer)
 {
     run_rows(f, m, &f->weights->layer[layer], layer, combine_rows);
-    size_t d = (size_t)f->desc->d_model;
-    trace_rows(f, m, layer, "ffn", m->x, d * 4, d * 4);
+    layer_done(f, m, layer);
 }
 
 /* ---- head ------------------------------------------------------------------------------------ */

@@ -45,6 +45,7 @@ struct micro {
     int32_t *tail;          /* [n_span] the engine's: rows for micro_keep_tails */
     float *cos, *sin;       /* [n_row, d_rot / 2] */
     float *x;               /* [n_row, d_model] residual stream */
+    int normed; /* the layer whose first norm has followed the layer before it, in `a`; or 0 */
     void *a;    /* [n_row, ld_a] normed row, matmul dtype, padded: also what the wire gets */
     float *a32; /* the same in f32 (== a when the dtype is f32) */
     size_t ld_a;
@@ -82,14 +83,16 @@ void micro_fill(const struct forward *f, struct micro *m, const struct sched_spa
 void micro_keep_tails(const struct forward *f, struct micro *m);
 
 void forward_embed(const struct forward *f, struct micro *m);
-/* forward_keys: (before a query layer: the final norm,) norm, q k v, rotation, cache write. */
+/* forward_keys: (before a query layer: the final norm,) norm unless it is done, q k v, rotation,
+ * cache write. */
 void forward_keys(const struct forward *f, struct micro *m, int layer);
-/* forward_attention, when the keys of all that its rows look at are written: attention, output,
- * residual. ERR_NOMEM when scratch for a longer context cannot be had. */
+/* forward_attention, when the keys of all that its rows look at are written: attention and
+ * its output. ERR_NOMEM when scratch for a longer context cannot be had. */
 int forward_attention(const struct forward *f, struct micro *m, int layer, struct err *err);
-/* forward_ffn_norm: x -> a, a32 by the layer's second norm. */
+/* forward_ffn_norm: x += what attention gave; x -> a, a32 by the layer's second norm. */
 void forward_ffn_norm(const struct forward *f, struct micro *m, int layer);
-/* forward_dense: the dense FFN and its residual. */
+/* forward_dense: the dense FFN and its residual, and with it, as forward_combine, the norm that
+ * forward_keys of the next layer begins with. */
 void forward_dense(const struct forward *f, struct micro *m, int layer);
 /* forward_gate: router logits to slots. */
 void forward_gate(const struct forward *f, struct micro *m, int layer);

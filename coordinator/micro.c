@@ -203,7 +203,7 @@ void micro_keep_tails(const struct forward *f, struct micro *m)
 void micro_fill(const struct forward *f, struct micro *m, const struct sched_span *span, int n_span,
                 int begin, int end)
 {
-    m->n_span = m->for_logits = 0;
+    m->n_span = m->for_logits = m->normed = 0;
     m->n_row = end - begin;
     for (int i = 0; i < n_span; i++) {
         int b = max_int(span[i].begin, begin), e = span[i].end < end ? span[i].end : end;
