@@ -86,6 +86,15 @@ void pages_touch(void *p, size_t bytes)
 #endif
 }
 
+void pages_give(void *p, size_t bytes)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)p, end = begin + bytes;
+    begin = (begin + page - 1) / page * page;
+    end = end / page * page;
+    if (begin < end)
+        madvise((unsigned char *)p + (begin - (uintptr_t)p), end - begin, MADV_DONTNEED);
+}
+
 void pages_read(void *p, size_t bytes)
 {
 #ifdef MADV_POPULATE_READ

@@ -37,6 +37,9 @@ void pages_touch(void *p, size_t bytes);
 /* pages_read: the same for a file's mapping [p, p + bytes) that is only read; `p` begins a page.
  * Where the system does not know how, it is at least told that the file will be needed. */
 void pages_read(void *p, size_t bytes);
+/* pages_give: what lies in the whole pages of [p, p + bytes) is forgotten, and the system has their
+ * memory; the address space stays. */
+void pages_give(void *p, size_t bytes);
 /* pages_huge_ready: bytes of memory that lie ready as huge pages; 0 where the system does not tell.
  * pages_huge_parse: of a line of /proc/buddyinfo. */
 uint64_t pages_huge_ready(void);

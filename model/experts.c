@@ -3,6 +3,7 @@
  * memory back at once, whatever else is held. The table holds atomic pointers: an expert becomes
  * visible whole. */
 #include "base/arena.h"
+#include "base/pages.h"
 #include "model/pack_job.h"
 #include "model/packed_cache.h"
 #include "model/slabs.h"
@@ -21,6 +22,7 @@ struct slab {
 struct expert {
     struct ffn_weights w;
     struct slab slab;
+    size_t given; /* of the slab, already back */
 };
 
 struct expert_set {
@@ -343,6 +345,17 @@ void expert_free(struct expert_set *set, struct expert *e)
     atomic_fetch_sub(&set->mapped, e->slab.mapped);
     free(e);
     atomic_fetch_sub(&set->bytes, set->slab_bytes);
+}
+
+int expert_free_some(struct expert_set *set, struct expert *e, size_t bytes)
+{
+    if (set->slab_bytes - e->given > bytes) {
+        pages_give((unsigned char *)e->slab.data + e->given, bytes);
+        e->given += bytes;
+        return 1;
+    }
+    expert_free(set, e);
+    return 0;
 }
 
 void expert_set_drop(struct expert_set *set, int layer, int expert)

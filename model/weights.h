@@ -125,6 +125,9 @@ int expert_set_load_many(struct expert_set *set, const int32_t *experts, int n, 
 struct expert;
 struct expert *expert_set_detach(struct expert_set *set, int layer, int expert);
 void expert_free(struct expert_set *set, struct expert *e);
+/* expert_free_some gives back at most about `bytes` (> 0) of a detached expert, for who must not be
+ * kept: 0 when that was the last and `e` is gone, 1 when more is left. */
+int expert_free_some(struct expert_set *set, struct expert *e, size_t bytes);
 void expert_set_drop(struct expert_set *set, int layer, int expert);
 /* expert_set_get: the packed expert or NULL when it is not held. */
 const struct ffn_weights *expert_set_get(const struct expert_set *set, int layer, int expert);

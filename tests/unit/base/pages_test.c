@@ -68,6 +68,13 @@ static void this_machine(void **state)
     memset(p, 7, bytes);
     assert_int_equal(p[bytes - 1], 7);
     assert_true(pages_huge_bytes() % 4096 == 0);
+    pages_give(p + 1, bytes - 2); /* but for the pages at both ends */
+    assert_int_equal(p[4095], 7);
+    assert_int_equal(p[65536], 0);
+    assert_int_equal(p[bytes - 1 - 65536], 0);
+    assert_int_equal(p[bytes - 1], 7);
+    pages_give(p + 1, 1);
+    assert_int_equal(p[1], 7);
     mem_unmap(p, bytes);
 }
 
