@@ -36,6 +36,16 @@ COUNT = """JSON.stringify({
   svg: document.querySelectorAll('figure svg').length,
   nan: [...document.querySelectorAll('svg *')].filter(e => [...e.attributes].some(a => /NaN|Infinity/.test(a.value))).length,
   rows: document.querySelectorAll('#figures tr').length,
+  mixed: [...document.querySelectorAll('figure svg')].flatMap(s => ['x', 'y'].filter(axis => new Set([...s.querySelectorAll('.tick.' + axis)]
+    .map(t => t.textContent).filter(t => t != '0').map(t => t.replace(/^-?\\d+/, '').replace(/\\d/g, '0'))).size > 1)).length,
+  halves: [...document.querySelectorAll('figure')].filter(f => /^Requests (running|waiting)/.test(f.textContent))
+    .filter(f => [...f.querySelectorAll('.tick.y')].some(t => /\\./.test(t.textContent) && !/k/.test(t.textContent))).length,
+  counts: [...document.querySelectorAll('figcaption')].filter(f => /^Requests (running|waiting)/.test(f.textContent)).length,
+  letters: Math.min(...[...document.querySelectorAll('figure svg')].map(s => parseFloat(getComputedStyle(s.querySelector('text')).fontSize)
+    * s.getBoundingClientRect().width / s.viewBox.baseVal.width)),
+  figures: (box => { box.scrollLeft = 1e6; const last = box.querySelector('tr').lastChild.getBoundingClientRect(),
+    first = box.querySelector('tr').firstChild.getBoundingClientRect(); box.scrollLeft = 0;
+    return last.right <= innerWidth && first.left >= 0; })(document.querySelector('.scroll')),
   heat: document.querySelector('#heat').width + 'x' + document.querySelector('#heat').height,
   wide: document.documentElement.scrollWidth > innerWidth})"""
 
@@ -48,6 +58,10 @@ def look(html, name, **how):
         expect(seen["nan"] == 0, f"{name}: {seen['nan']} shapes have a coordinate that is no number")
         expect(seen["rows"] == 1 + 2 * 3, f"{name}: a row for each strategy and load: {seen}")
         expect(seen["heat"] == "64x16", f"{name}: {seen}")
+        expect(seen["mixed"] == 0, f"{name}: {seen['mixed']} axes with labels of several precisions")
+        expect(seen["counts"] >= 1 and seen["halves"] == 0, f"{name}: an axis counts requests by halves: {seen}")
+        expect(seen["letters"] >= 10, f"{name}: letters of {seen['letters']} pixels")
+        expect(seen["figures"], f"{name}: the last figure, or the strategy beside it, cannot be scrolled to")
         expect(not seen["wide"], f"{name}: the page is wider than its window")
         page.js("document.querySelector('#heat-sort').click(); document.querySelector('#compare-rate').value = 0;"
                  "document.querySelector('#compare-rate').onchange(); document.querySelector('#theme').click();"
