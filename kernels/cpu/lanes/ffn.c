@@ -17,8 +17,9 @@
  */
 #define FEW_ROWS_PANELS GEMM_PANELS
 /* Units that are enough for any team: where there are more, fewer and wider ones arrange each row
- * less often. */
-#define ENOUGH_UNITS 128
+ * less often. Of the last quarter of the experts they may be twice as many, so that a team ends
+ * together. */
+#define ENOUGH_UNITS 64
 
 /* How one expert's rows are cut in one stage. `width`: output columns, in n_panel panels, of which
  * a unit takes `group` and a call of gemm `panels`. */
@@ -39,7 +40,8 @@ static struct stage stage_of(const struct ffn *f, int stage, const struct ffn_se
     s.group = s.gemm.unit_panels >> paired;
     s.n_group = (s.n_panel + s.group - 1) / s.group;
     s.n_block = (n_row + s.gemm.unit_rows - 1) / s.gemm.unit_rows;
-    while (n_row > FEW_ROWS && s.n_group > 1 && f->n_seg * s.n_group > ENOUGH_UNITS) {
+    int last = seg - f->seg >= f->n_seg - f->n_seg / 4, enough = ENOUGH_UNITS << last;
+    while (n_row > FEW_ROWS && s.n_group > 1 && f->n_seg * s.n_group > enough) {
         s.group *= 2;
         s.n_group = (s.n_panel + s.group - 1) / s.group;
     }
