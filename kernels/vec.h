@@ -97,11 +97,10 @@ INLINE void v_load_pairs(const uint16_t *p, vec *even, vec *odd)
     *even = _mm512_castsi512_ps(_mm512_slli_epi32(w, 16));
     *odd = _mm512_castsi512_ps(_mm512_and_si512(w, _mm512_set1_epi32((int)0xffff0000u)));
 }
-/* The integer work of exp: 2^n for n in lanes given as floats holding integers in [-126, 127]. */
-INLINE vec v_exp2i(vec n)
+/* The integer work of exp, a times 2^n: 0.5 < a < 2 or a NaN, n an integer in [-127, 128]. */
+INLINE vec v_times_exp2(vec a, vec n)
 {
-    __m512i i = _mm512_cvtps_epi32(n);
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(i, _mm512_set1_epi32(127)), 23));
+    return _mm512_scalef_ps(a, n);
 }
 INLINE vec v_round(vec a)
 {
@@ -231,6 +230,7 @@ INLINE void v_load_pairs(const uint16_t *p, vec *even, vec *odd)
     *odd = v_make(_mm256_castsi256_ps(_mm256_and_si256(w0, hi)),
                   _mm256_castsi256_ps(_mm256_and_si256(w1, hi)));
 }
+/* 2^n for n in lanes given as floats holding integers in [-126, 127]. */
 INLINE __m256 v_exp2i8(__m256 n)
 {
     __m256i i = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
@@ -394,6 +394,16 @@ INLINE void v_store_pairs(uint16_t *p, vec even, vec odd)
     memcpy(p, &words, sizeof words);
 }
 
+#endif
+
+#if !(defined(__AVX512F__) && defined(__AVX512BW__))
+/* The same in two factors, neither too large nor too small, of which only the second may lead out
+ * of the range of f32: the bits of the one instruction above. */
+INLINE vec v_times_exp2(vec a, vec n)
+{
+    vec half = v_round(v_mul(n, v_set1(0.5f)));
+    return v_mul(v_mul(a, v_exp2i(half)), v_exp2i(v_sub(n, half)));
+}
 #endif
 
 /* v_sum: the fixed tree ((l, l+8), (l, l+4), (l, l+2), (l, l+1)); v_max_lane: the same of v_max, so

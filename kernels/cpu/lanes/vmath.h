@@ -10,7 +10,7 @@
 #include "kernels/vec.h"
 
 /* e^x: x = n ln2 + r, |r| <= ln2 / 2 (Cody and Waite, Software Manual for the Elementary Functions,
- * 1980), and 2^n in two factors, since n reaches 128 and the result may be below 2^-126 (flushed).
+ * 1980); n reaches 128, and the result may be below 2^-126 (flushed).
  * The clamps keep NaN, which v_max would drop were it the first argument. */
 INLINE vec v_exp(vec x)
 {
@@ -23,9 +23,7 @@ INLINE vec v_exp(vec x)
     q = v_fma(q, r, v_set1(EXP_Q1));
     q = v_fma(q, r, v_set1(EXP_Q0));
     vec p = v_add(v_fma(v_mul(r, r), q, r), v_set1(1.0f));
-    n = v_max(n, v_set1(-127.0f));
-    vec half = v_round(v_mul(n, v_set1(0.5f)));
-    return v_mul(v_mul(p, v_exp2i(half)), v_exp2i(v_sub(n, half)));
+    return v_times_exp2(p, v_max(n, v_set1(-127.0f)));
 }
 
 /* 1 / (1 + e^-x) */
