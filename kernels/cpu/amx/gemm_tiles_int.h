@@ -268,16 +268,27 @@ static void byte_bytes(const unsigned char *w, enum dtype dtype, int n_block, un
     }
 }
 
-INLINE void byte_store_scale(const struct packed *w, const unsigned char *panel, int k, float *out)
+INLINE void byte_store_scale(const unsigned char *scale, float *out)
 {
-    v_store(out, v_load_bf16((const uint16_t *)(const void *)(panel + quant_scale_at(w, k))));
+    v_store(out, v_load_bf16((const uint16_t *)(const void *)scale));
 }
 
-/* k [k0, k0 + n_k) of a panel, of one part: tiles b[0] and b[1], where they lie if that can be. */
-static void byte_whole(const struct packed *w, const unsigned char *panel, int k0, int n_k,
+/* Where k0 of a panel lies: the blocks from there on, and their scales, SCALE_BYTES for each part.
+ * Found once a row group: it takes divisions. */
+struct byte_at {
+    size_t block, scale;
+};
+
+INLINE struct byte_at byte_at_of(const struct packed *w, int k0)
+{
+    return (struct byte_at){.block = quant_block_at(w, k0), .scale = quant_scale_at(w, k0)};
+}
+
+/* n_k of a panel from `from` on, of one part: tiles b[0] and b[1], where they lie if that can be.
+ */
+static void byte_whole(const struct packed *w, const unsigned char *from, int n_k,
                        unsigned char (*scratch)[TILE_SIZE], const unsigned char **b)
 {
-    const unsigned char *from = panel + quant_block_at(w, k0);
     if (w->dtype == DTYPE_I4 || n_k < ROW_GROUP) {
         byte_bytes(from, w->dtype, n_k / K_BLOCK, scratch[0]);
         memset(scratch[0] + (size_t)n_k * PANEL, 0, (size_t)(ROW_GROUP - n_k) * PANEL);
@@ -288,10 +299,25 @@ static void byte_whole(const struct packed *w, const unsigned char *panel, int k
 }
 
 /* The same of several parts: each 32 k a tile, in the half where the rows have them; scratch is
- * zero in the other. */
-static void byte_halves(const struct packed *w, const unsigned char *panel, int k0, int n_k,
-                        unsigned char (*scratch)[TILE_SIZE], float (*scale)[PANEL],
-                        struct byte_weights *to)
+ * zero in the other. A whole row group of parts of 32 k. */
+INLINE void byte_four(const struct packed *w, const unsigned char *panel, const struct byte_at *at,
+                      unsigned char (*scratch)[TILE_SIZE], float (*scale)[PANEL],
+                      struct byte_weights *to)
+{
+    const unsigned char *from = panel + at->block, *from_scale = panel + at->scale;
+    const size_t step = quant_block_bytes(w->dtype);
+    for (size_t i = 0; i < BYTE_PARTS; i++, from += step, from_scale += SCALE_BYTES) {
+        byte_bytes(from, w->dtype, 1, scratch[i] + i % 2 * (TILE_SIZE / 2));
+        byte_store_scale(from_scale, scale[i]);
+        to->b[i] = scratch[i];
+    }
+    to->ends = (1u << BYTE_PARTS) - 1;
+}
+
+/* Other parts, or k [k0, k0 + n_k) that are no whole row group. */
+static void byte_mixed(const struct packed *w, const unsigned char *panel, int k0, int n_k,
+                       unsigned char (*scratch)[TILE_SIZE], float (*scale)[PANEL],
+                       struct byte_weights *to)
 {
     to->ends = 0;
     for (int i = 0, k = k0; i < BYTE_PARTS; i++, k += K_BLOCK) {
@@ -300,7 +326,7 @@ static void byte_halves(const struct packed *w, const unsigned char *panel, int 
         to->b[i] = scratch[i];
         if (k < k0 + n_k) {
             byte_bytes(panel + quant_block_at(w, k), w->dtype, 1, half);
-            byte_store_scale(w, panel, k, scale[i]);
+            byte_store_scale(panel + quant_scale_at(w, k), scale[i]);
             to->ends |= (unsigned)(last || (k + K_BLOCK) % w->group == 0) << i;
         } else {
             memset(half, 0, TILE_SIZE / 2);
@@ -442,23 +468,27 @@ static void byte_group(struct byte_pipe *pipe, const struct byte_tiles *x, const
                        const unsigned char *const *panel, int n_panel, int k0, int n_k, float *c,
                        unsigned char (*scratch)[TILE_SIZE])
 {
-    enum byte_shape shape = byte_shape_of(w, n_panel, n_k);
-    int whole = shape == BYTE_TWO || shape == BYTE_ONE;
+    const enum byte_shape shape = byte_shape_of(w, n_panel, n_k);
+    const int whole = shape == BYTE_TWO || shape == BYTE_ONE;
+    const struct byte_at at = byte_at_of(w, k0);
+    const size_t block = quant_block_bytes(w->dtype),
+                 ahead = at.block + BYTE_AHEAD * BYTE_PARTS * block;
     for (int j = 0; j < n_panel; j += whole ? n_panel : 1) {
         float(*scale)[PANEL] = pipe->scale[pipe->scale_turn];
         struct byte_weights b = {.scale = (const float(*)[PANEL])scale};
         pipe->scale_turn ^= 1;
-        b.n_ahead = (int)(quant_block_bytes(w->dtype) / LINE_BYTES) * BYTE_PARTS;
+        b.n_ahead = (int)(block / LINE_BYTES) * BYTE_PARTS;
         for (int i = 0; i < n_panel; i++)
-            b.ahead[i] =
-                (uintptr_t)panel[whole ? i : j] + quant_block_at(w, k0 + BYTE_AHEAD * ROW_GROUP);
+            b.ahead[i] = (uintptr_t)panel[whole ? i : j] + ahead;
         if (whole) {
             for (int i = 0; i < n_panel; i++) {
-                byte_whole(w, panel[i], k0, n_k, scratch + 2 * i, b.b + 2 * i);
-                byte_store_scale(w, panel[i], k0, scale[i]);
+                byte_whole(w, panel[i] + at.block, n_k, scratch + 2 * i, b.b + 2 * i);
+                byte_store_scale(panel[i] + at.scale, scale[i]);
             }
+        } else if (shape == BYTE_FOUR && w->dtype == DTYPE_I4) {
+            byte_four(w, panel[j], &at, scratch, scale, &b);
         } else {
-            byte_halves(w, panel[j], k0, n_k, scratch, scale, &b);
+            byte_mixed(w, panel[j], k0, n_k, scratch, scale, &b);
         }
         byte_rows_of(pipe, &b, x->a, x->sx, x->n_block, c + j * PANEL, shape);
     }
