@@ -258,9 +258,12 @@ static void unit_run(const struct ffn *f, int stage, const struct stage *s,
         struct gemm_rows rows = stage == 0 ? rows_up(f, seg, &piece) : rows_down(f, &piece);
         rows.scratch = scratch;
         unit_ahead(stage, seg, first, last);
-        gemm_arrange(&rows, stage == 0 ? &seg->w->up : &seg->w->down);
+        const struct packed *arranged = stage == 0 ? &seg->w->up : &seg->w->down;
+        const struct packed *w = stage == 0 && seg->w->gate.data ? &seg->w->gate : arranged;
+        gemm_arrange(&rows, arranged);
         for (piece.p0 = first; piece.p0 < last; piece.p0 += s->panels) {
             piece.n_panel = min_int(s->panels, last - piece.p0);
+            rows.after = piece.p0 + s->panels < last ? panel_at(w, piece.p0 + s->panels) : NULL;
             if (stage == 0)
                 piece_up(f, &piece, &rows, c);
             else

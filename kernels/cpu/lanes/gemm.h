@@ -24,6 +24,8 @@ struct gemm_rows {
     unsigned char *scratch; /* [GEMM_SCRATCH] of gemm_arrange */
     int arranged;           /* scratch holds the rows as tiles or integers */
     int made;               /* x holds rows made integers, as kernels.ints leaves them */
+    /* Panel 0 of the next call, whose others lie to it as this one's do; NULL: it is not known. */
+    const unsigned char *after;
 };
 
 /* How a product of so many rows by a matrix is cut. A unit of work is unit_rows by unit_panels; in
@@ -51,7 +53,7 @@ struct gemm_cut {
 /* Rows made integers: 48 of 4096 k. */
 #define INT_SCRATCH ((size_t)256 << 10)
 #define INT_UNIT    16  /* panels a unit of many rows */
-#define INT_FIRST   512 /* bytes of a panel that are asked for before its unit begins */
+#define INT_FIRST   1024 /* bytes of a panel that are asked for before its unit begins */
 
 #if defined(__AVX512F__) && defined(__AVX512BW__)
 #define PART_LANES 16
@@ -386,7 +388,8 @@ INLINE void gemm_ahead(const struct packed *w, int n_row, int first, int last)
     size_t line = quant_block_at(w, 0);
     for (int j = first; j < min_int(last, first + GEMM_PANELS); j++) {
         const unsigned char *panel = panel_at(w, j);
-        __builtin_prefetch(panel);
+        for (size_t i = 0; i < SCALE_AHEAD; i += LINE_BYTES)
+            __builtin_prefetch(panel + i);
         for (size_t i = 0; i < INT_FIRST; i += LINE_BYTES)
             __builtin_prefetch(panel + line + i);
     }

@@ -179,6 +179,14 @@ INLINE int int_width(int n_row)
 #endif
 }
 
+/* What is asked for ahead beyond a part's lines and scales, which end so many bytes from line[j] and
+ * sw[j]: those of the part that is met after it, so many bytes further on than they would lie; or
+ * what lies there. */
+struct int_next {
+    size_t lines, scales;
+    size_t lines_on, scales_on;
+};
+
 /* Rows and columns of n_part parts, over [k0, k0 + n_k) of k; q, sx and start are the first row's
  * at k0, line[j] is part j's there and sw[j] its scales; its columns of c lie behind part j - 1's.
  * Up to int_width there are parts that may be read, whose results are dropped. */
@@ -188,6 +196,7 @@ struct int_tile {
     const int32_t *start;
     size_t ldq, ld_scale, ld_start;
     const unsigned char *line[INT_PARTS_MAX], *sw[INT_PARTS_MAX];
+    struct int_next next;
     int k0, n_k, group, n_part;
     float *c;
     size_t ldc;
@@ -221,12 +230,14 @@ INLINE void int_sums(const struct int_tile *t, struct int_at *at, enum dtype dty
             s[r][j] = j < n_part ? first : int_set(0);
     }
     for (; k < stop; k += (size_t)(n_line * line_k)) {
+        size_t ahead = INT_AHEAD(n_part);
+        ahead += line + ahead >= t->next.lines ? t->next.lines_on : 0;
 #pragma GCC unroll 4
         for (int i = 0; i < n_line; i++, line += LINE_BYTES) {
 #pragma GCC unroll 8
             for (int j = 0; j < n_part; j++) {
                 const unsigned char *from = t->line[j] + line;
-                __builtin_prefetch((const void *)((uintptr_t)from + INT_AHEAD(n_part)));
+                __builtin_prefetch((const void *)((uintptr_t)from + ahead));
                 struct lines w = int_lines(from, dtype);
 #pragma GCC unroll 8
                 for (int r = 0; r < n_row; r++) {
@@ -272,10 +283,12 @@ INLINE void int_tile(const struct int_tile *t, enum dtype dtype, const int n_row
             size_t stop = group_end < end ? group_end : end;
             ints d[INT_ROWS][INT_PARTS_MAX];
             int_sums(t, &at, dtype, k, stop, d, n_row, n_part);
+            size_t ahead = SCALE_AHEAD;
+            ahead += sw + ahead >= t->next.scales ? t->next.scales_on : 0;
 #pragma GCC unroll 8
             for (int j = 0; j < n_part; j++) {
                 const unsigned char *from = t->sw[j] + sw;
-                __builtin_prefetch((const void *)((uintptr_t)from + SCALE_AHEAD));
+                __builtin_prefetch((const void *)((uintptr_t)from + ahead));
                 part scale = load_scale(from);
 #pragma GCC unroll 8
                 for (int r = 0; r < n_row; r++)
@@ -421,10 +434,28 @@ struct int_meet {
     int n_row, base, k0, n_k;
     float *c;
     size_t ldc;
+    const unsigned char *after; /* panel 0 of what is met next, laid out as this is; NULL: unknown */
 };
 
+/* From the part `first`, all of k of which is met once, on to the one met after it. */
+INLINE struct int_next int_next_of(const struct int_meet *m, int first, int n_part, int wide)
+{
+    struct int_next next = {SIZE_MAX, SIZE_MAX, 0, 0};
+    int more = first + wide < n_part;
+    const unsigned char *to = more ? m->panel[(first + wide) / PARTS] : m->after;
+    if (m->n_row > INT_ROWS || m->n_k < k_padded(m->w->k) || !to)
+        return next;
+    size_t on = (size_t)(to - m->panel[first / PARTS]);
+    next.scales = (size_t)quant_groups(m->w->k, m->w->group) * SCALE_BYTES;
+    next.lines = panel_bytes(m->w) - quant_block_at(m->w, 0);
+    next.lines_on = on - next.lines;
+    next.scales_on = on - next.scales;
+    return next;
+}
+
 /* Rows [r, r + n) and parts [first, first + n_part), n_part <= int_width(n). */
-INLINE void int_some(const struct int_meet *m, int r, int n, int first, int n_part)
+INLINE void int_some(const struct int_meet *m, int r, int n, int first, int n_part,
+                     const struct int_next *next)
 {
     const struct int_rows *from = &m->rows;
     size_t row = (size_t)r, at = (size_t)(m->k0 - m->base);
@@ -434,6 +465,7 @@ INLINE void int_some(const struct int_meet *m, int r, int n, int first, int n_pa
                          .ldq = from->ldq,
                          .ld_scale = from->ld_scale,
                          .ld_start = from->ld_start,
+                         .next = *next,
                          .k0 = m->k0,
                          .n_k = m->n_k,
                          .group = m->w->group,
@@ -457,10 +489,11 @@ INLINE void int_all(const struct int_meet *m, int n_part)
     int wide = int_width(least);
     for (int j0 = 0; j0 < n_part; j0 += wide) {
         int end = min_int(j0 + wide, n_part);
+        struct int_next next = int_next_of(m, j0, n_part, wide);
         for (int i = 0, r = 0, n; i < n_tile; i++, r += n) {
             n = (m->n_row - r + n_tile - i - 1) / (n_tile - i);
             for (int j = j0; j < end; j += int_width(n))
-                int_some(m, r, n, j, min_int(int_width(n), end - j));
+                int_some(m, r, n, j, min_int(int_width(n), end - j), &next);
         }
     }
 }
@@ -472,7 +505,8 @@ INLINE void gemm_int(const struct gemm_rows *rows, const struct packed *w,
     int k_pad = k_padded(w->k);
     int whole = rows->arranged && rows->n <= INT_ROWS && int_width(rows->n) % PARTS == 0;
     int chunk = whole ? k_pad : INT_CHUNK;
-    struct int_meet meet = {.w = w, .panel = panel, .n_row = rows->n, .c = c, .ldc = ldc};
+    struct int_meet meet = {
+        .w = w, .panel = panel, .n_row = rows->n, .c = c, .ldc = ldc, .after = rows->after};
     for (int r = 0; r < rows->n; r++)
         memset(c + (size_t)r * ldc, 0, (size_t)n_panel * PANEL * sizeof *c);
     for (int k0 = 0; k0 < k_pad; k0 += chunk) {

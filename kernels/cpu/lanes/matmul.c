@@ -66,6 +66,7 @@ static void unit_run(const struct matmul *m, const struct cut *cut, int unit)
                                  .col = p0 * PANEL,
                                  .n = min_int(n_panel * PANEL, m->w->n - p0 * PANEL)};
             columns_fetch(&to);
+            rows.after = p0 + g->panels < last ? panel_at(m->w, p0 + g->panels) : NULL;
             gemm(&rows, m->w, panel, n_panel, c, ldc);
             store_rows(&to, c, ldc);
         }
