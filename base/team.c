@@ -11,6 +11,7 @@
 #include "base/team.h"
 #include "base/clock.h"
 #include "base/seats.h"
+#include "base/spin.h"
 
 #include <linux/futex.h>
 #include <pthread.h>
@@ -26,7 +27,8 @@
 #include <immintrin.h>
 #endif
 
-#define SPIN_US_DEFAULT 20
+/* Longer than what one thread does alone between two jobs of a decoded token's layer, 25 us. */
+#define SPIN_US_DEFAULT 50
 #define LINE_BYTES      64
 #define UNIT_CLOSED     UINT32_MAX /* above any unit: no job is published */
 
@@ -39,6 +41,7 @@ struct team_thread {
 struct team {
     int n_thread;
     int64_t spin_ns;
+    struct spin caller;
     _Atomic(team_fn *) fn;
     _Atomic(void *) arg;
     _Atomic int n_unit, chunk;
@@ -62,31 +65,31 @@ static void futex_wake(_Atomic uint32_t *word, int n_thread)
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n_thread, NULL, NULL, 0);
 }
 
-static void cpu_relax(void)
+/* poll_for returns 1 when whether the word is `value` became `wanted` in that time. */
+static int poll_for(_Atomic uint32_t *word, uint32_t value, int wanted, int64_t ns)
 {
-#if defined(__x86_64__)
-    _mm_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
-/* spin_while_equal returns 1 when the word changed within the spin time. */
-static int spin_while_equal(_Atomic uint32_t *word, uint32_t seen, int64_t spin_ns)
-{
-    if (atomic_load_explicit(word, memory_order_acquire) != seen)
-        return 1;
-    if (spin_ns <= 0)
-        return 0;
-    int64_t end_ns = clock_now(&clock_real) + spin_ns;
+    int64_t end_ns = clock_now(&clock_real) + ns;
     do {
         for (int i = 0; i < 32; i++) {
-            if (atomic_load_explicit(word, memory_order_acquire) != seen)
+            if ((atomic_load_explicit(word, memory_order_acquire) == value) == wanted)
                 return 1;
-            cpu_relax();
+            spin_relax();
         }
     } while (clock_now(&clock_real) < end_ns);
     return 0;
+}
+
+/* spin_until is poll_for as long as that pays; a wait that is over at once tells nothing. */
+static int spin_until(struct spin *spin, _Atomic uint32_t *word, uint32_t value, int wanted)
+{
+    if ((atomic_load_explicit(word, memory_order_acquire) == value) == wanted)
+        return 1;
+    int64_t ns = spin_begin(spin);
+    if (ns <= 0)
+        return 0;
+    int paid = poll_for(word, value, wanted, ns);
+    spin_end(spin, paid);
+    return paid;
 }
 
 /* team_take claims one chunk and computes it; 0 when none is left. */
@@ -121,9 +124,10 @@ static void *helper_main(void *arg)
     struct team_thread *self = arg;
     struct team *team = self->team;
     team_flush_denormals();
+    struct spin spin = {.ns = team->spin_ns};
     uint32_t seen = 0;
     for (;;) {
-        if (!spin_while_equal(&team->epoch, seen, team->spin_ns)) {
+        if (!spin_until(&spin, &team->epoch, seen, 0)) {
             atomic_fetch_add(&team->n_parked, 1);
             while (atomic_load(&team->epoch) == seen)
                 futex_wait(&team->epoch, seen);
@@ -173,7 +177,8 @@ struct team *team_create(int n_thread, int spin_us)
         aligned_alloc(LINE_BYTES, (bytes + LINE_BYTES - 1) / LINE_BYTES * LINE_BYTES);
     if (!team)
         return NULL;
-    *team = (struct team){.n_thread = 1, .spin_ns = spin_us * NS_PER_US};
+    *team = (struct team){
+        .n_thread = 1, .spin_ns = spin_us * NS_PER_US, .caller = {.ns = spin_us * NS_PER_US}};
     team_flush_denormals();
     if (team_start(team, n_thread)) {
         team_destroy(team);
@@ -230,12 +235,9 @@ static void run_alone(team_fn *fn, void *arg, int n_unit, int chunk)
 
 static void wait_for_units(struct team *team, uint32_t n_unit)
 {
-    int64_t end_ns = team->spin_ns > 0 ? clock_now(&clock_real) + team->spin_ns : 0;
+    if (spin_until(&team->caller, &team->n_done, n_unit, 1))
+        return;
     while (atomic_load_explicit(&team->n_done, memory_order_acquire) != n_unit) {
-        if (end_ns && clock_now(&clock_real) < end_ns) {
-            cpu_relax();
-            continue;
-        }
         atomic_store(&team->caller_parked, 1);
         uint32_t done = atomic_load(&team->n_done);
         if (done != n_unit)

@@ -52,7 +52,7 @@ struct gemm_cut {
 #define GEMM_X_FLOATS (LANES_ROWS * (CHUNK_REUSED + LANES))
 /* Rows made integers: 48 of 4096 k. */
 #define INT_SCRATCH ((size_t)256 << 10)
-#define INT_UNIT    16  /* panels a unit of many rows */
+#define INT_UNIT    16   /* panels a unit of many rows */
 #define INT_FIRST   1024 /* bytes of a panel that are asked for before its unit begins */
 
 #if defined(__AVX512F__) && defined(__AVX512BW__)

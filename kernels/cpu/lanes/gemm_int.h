@@ -179,9 +179,9 @@ INLINE int int_width(int n_row)
 #endif
 }
 
-/* What is asked for ahead beyond a part's lines and scales, which end so many bytes from line[j] and
- * sw[j]: those of the part that is met after it, so many bytes further on than they would lie; or
- * what lies there. */
+/* What is asked for ahead beyond a part's lines and scales, which end so many bytes from line[j]
+ * and sw[j]: those of the part that is met after it, so many bytes further on than they would lie;
+ * or what lies there. */
 struct int_next {
     size_t lines, scales;
     size_t lines_on, scales_on;
@@ -434,7 +434,8 @@ struct int_meet {
     int n_row, base, k0, n_k;
     float *c;
     size_t ldc;
-    const unsigned char *after; /* panel 0 of what is met next, laid out as this is; NULL: unknown */
+    const unsigned char
+        *after; /* panel 0 of what is met next, laid out as this is; NULL: unknown */
 };
 
 /* From the part `first`, all of k of which is met once, on to the one met after it. */
