@@ -152,7 +152,20 @@ def check_lines(logs):
             raise Failure(f"no batch of worker {i} lies within a step")
 
 
+def check_reasons():
+    """A step of 5 s where 2 are usual, with 3 s on CPUs as usual: why?"""
+    step = steps.Step(steps.STEP.search("engine step decode rows=16 micros=1 from=7000000 took=5000000 "
+                                        "waited=2000000 cpu=2000000"))
+    for workers, stolen, others, want in ((1, 0, 0, "waited"), (1, 0.5, 0.6, "CPUs taken"),
+                                          (2.2, 0, 0.3, "computed for longer")):
+        step.workers = [(workers, workers)]
+        reason = steps.reason_of(step, {"stolen": stolen, "others": others}, 2, 3)
+        if reason != want:
+            raise Failure(f"{workers} s of workers, {stolen} s stolen, {others} s of others: {reason}")
+
+
 def check(binary):
+    check_reasons()
     with tempfile.TemporaryDirectory(prefix="sigmoe-rebalance-") as tmp:
         model = make_model(binary, os.path.join(tmp, "model"))
         admin = os.path.join(tmp, "admin.sock")

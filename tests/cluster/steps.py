@@ -6,11 +6,13 @@ a client sees them. Steps with prompts are of another kind than steps that decod
 A host that others use stretches steps by itself. So each step is measured twice: by the clock, and by the
 time on CPUs that the coordinator's and the workers' teams had in it, which does not count what the host or
 a neighbour took, and which is what a change itself costs. Every step above twice the calm median is listed
-with what the machine did about then (host.py), and put down to the first of these that is true:
+with what the machine did about then (host.py), and put down to the larger of two things, if without both it
+would not be listed:
 
-  computed for longer   its CPU time is above twice the median as well;
-  CPUs taken            without what the host stole and other processes had, it would be below;
-  waited                for something else.
+  computed for longer   the CPU time that it had beyond the median: the same work was slower. Where calm
+                        steps and the host's copying have it too, it is the host's memory;
+  CPUs taken            what the host stole and other processes had;
+  waited                neither of them: for something that another thread held.
 """
 import json
 import os
@@ -129,11 +131,10 @@ def show(what, values, calm):
 
 def reason_of(step, did, took, cpu):
     """Why a step is above twice `took`, the calm median; cpu: that of its time on CPUs."""
-    if step.cpu > 2 * cpu:
-        return "computed for longer"
-    if step.took - did["stolen"] - did["others"] <= 2 * took:
-        return "CPUs taken"
-    return "waited"
+    slower, taken = max(0, step.cpu - cpu), did["stolen"] + did["others"]
+    if step.took - slower - taken > 2 * took:
+        return "waited"
+    return "computed for longer" if slower >= taken else "CPUs taken"
 
 
 def show_long(name, steps, host, took, cpu):
@@ -221,7 +222,7 @@ def report(binary, model, seconds):
         print(f"{name}: {high - low:.1f} s, {did['stolen']:.2f} s stolen by the host, {did['others']:.2f} s of "
               f"other processes, {did['ready']:.2f} s that threads stood ready without a CPU, "
               f"{did['compactions']} compactions")
-        within = [s for s in steps if low <= s.ended <= high]
+        within = [s for s in steps if low <= s.begun and s.ended <= high]
         decode = [s for s in within if s.kind == "decode" and s.rows == N_STREAM]
         other = [s for s in within if s.kind != "decode" or s.rows != N_STREAM]
         for what, values in ((f"steps, {N_STREAM} rows decoded", [s.took for s in decode]),
