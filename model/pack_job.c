@@ -3,6 +3,7 @@
  * where two tensors share a panel (the fused q, k, v). */
 #include "model/pack_job.h"
 
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -34,6 +35,7 @@ struct scratch {
 struct packing {
     const struct pack_job *job;
     struct scratch *scratch; /* [threads], NULL where nothing is integers */
+    int alone;               /* without a team */
 };
 
 /* Rows [low, high) of integers made floats. */
@@ -63,12 +65,19 @@ static void quant_rows_pack(const struct pack_job *job, const struct scratch *s,
     }
 }
 
+/* Who packs alone may do so beside others that compute, at the lowest priority (worker/loader.c).
+ * Low priority is not enough: a fair scheduler owes such a thread a turn whenever another has just
+ * had a long one, and who wakes in that turn waits for the next tick, up to 4 ms. So it offers its
+ * CPU often.
+ */
 static void rows_pack(void *arg, int begin, int end, int thread)
 {
     const struct packing *packing = arg;
     const struct pack_job *job = packing->job;
     int first = job->row / UNIT_ROWS, last = job->row + job->n_row;
     for (int unit = begin; unit < end; unit++) {
+        if (packing->alone)
+            sched_yield();
         int low = (first + unit) * UNIT_ROWS, high = low + UNIT_ROWS;
         low = low < job->row ? job->row : low;
         high = high > last ? last : high;
@@ -96,7 +105,7 @@ static void job_run(const struct pack_job *job, struct scratch *scratch, struct 
     }
     int last = job->row + job->n_row;
     int n_unit = (last + UNIT_ROWS - 1) / UNIT_ROWS - job->row / UNIT_ROWS;
-    struct packing packing = {job, scratch};
+    struct packing packing = {job, scratch, team == NULL};
     team_run(team, rows_pack, &packing, n_unit, 1);
 }
 
