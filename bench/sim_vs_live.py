@@ -57,6 +57,9 @@ def parse():
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--trace", help="recorded routes of the model (docs/TRACE.md); default: they are recorded first")
     p.add_argument("--calibration", help="use this file and do not measure")
+    p.add_argument("--calibrate-each", action="store_true",
+                   help="measure the machine anew before each cluster: where the host's speed changes from one\n"
+                        "minute to the next, the prediction and the live run are then of the same minutes")
     p.add_argument("--budget", type=float, default=80, help="milliseconds for each point that is measured")
     p.add_argument("--keep", help="folder for the reports; default: none are kept")
     p.add_argument("--json", help="write the table as JSON")
@@ -152,6 +155,11 @@ def live(o, url, rate, seconds, out):
     run(o, "loadtest", "live", url, *traffic(o, rate, seconds), "--json", out)
     with open(out, encoding="utf-8") as f:
         return json.load(f)["runs"][0]
+
+
+def calibrate(o, model, out):
+    return run(o, "calibrate", model, "-o", out, "--threads", 1, "--worker-threads", 1, "--transport", "tcp",
+               "--budget", o.budget)
 
 
 def record(o, model, n_expert, folder):
@@ -325,6 +333,8 @@ def main():
     if o.tiny:
         o.seconds, o.prompt, o.output, o.budget, o.repeats = min(o.seconds, 3), 24, 8, min(o.budget, 4), 1
         o.rates = o.rates or "5,20"  # faster ones measure HTTP and the client, not the model
+    if o.calibrate_each and o.calibration:
+        sys.exit("--calibrate-each measures, --calibration uses what was measured: one of them")
     with tempfile.TemporaryDirectory(prefix="sigmoe-sim-vs-live-") as tmp:
         folder = o.keep or tmp
         os.makedirs(folder, exist_ok=True)
@@ -334,13 +344,14 @@ def main():
         n_expert = config.get("num_experts") or config["num_local_experts"]
         calibration = o.calibration or os.path.join(folder, "calibration.json")
         if not o.calibration:
-            print(run(o, "calibrate", model, "-o", calibration, "--threads", 1, "--worker-threads", 1, "--transport",
-                      "tcp", "--budget", o.budget))
+            print(calibrate(o, model, calibration))
         o.trace = o.trace or record(o, model, n_expert, folder)
         print("   placement      load " + " ".join(f"{name:^32}" for name, _, _ in FIGURES))
         rows = []
         for n_worker in map(int, o.workers.split(",")):
             for placement in o.placements.split(","):
+                if o.calibrate_each and rows:
+                    calibrate(o, model, calibration)
                 one_cluster(o, model, calibration, n_expert, n_worker, placement, folder, rows)
         verdict(rows)
         if o.json:
