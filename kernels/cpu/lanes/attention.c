@@ -198,7 +198,9 @@ static void finish(const struct attn *a, int row, int head, struct total *t)
     vec l = v_set1(t->l);
     for (size_t d = 0; d < d_head; d += LANES) {
         int c = t_count(d, d_head);
-        t_store(a->out, a->out_dtype, at + d, v_div(t_load_f32(t->o + d, c), l), c);
+        /* A zero has no sign here either: the first split comes as it is. */
+        vec o = v_add(t_load_f32(t->o + d, c), v_zero());
+        t_store(a->out, a->out_dtype, at + d, v_div(o, l), c);
     }
     if (head == a->n_head - 1) {
         size_t pad = (size_t)k_padded((int)((size_t)a->n_head * d_head));
@@ -220,8 +222,8 @@ struct work {
     float m[TILE_ITEMS], l[TILE_ITEMS];             /* of a split */
     float total_m[TILE_ITEMS], total_l[TILE_ITEMS]; /* of those before */
     _Alignas(64) float q[TILE_FLOATS + TILE_ITEMS * LANES];
-    float o[2 * TILE_FLOATS]; /* of a split, and fifteen rows more */
-    float total_o[TILE_FLOATS];
+    float o[2 * TILE_FLOATS];       /* of a split, and fifteen rows more */
+    float total_o[2 * TILE_FLOATS]; /* the same */
 };
 
 /* Query i as the lanes take it, and as tiles do. */
@@ -336,7 +338,7 @@ static void tile_merge(const struct attn *a, int split, struct work *t)
         for (int k = 0; k < n; k++) {
             int i = begin + k;
             if (sees(t, i, split)) {
-                merge_values(t->total_o + i * a->kv.d_head, t->o + (size_t)i * t->ld, f.a[k],
+                merge_values(t->total_o + (size_t)i * t->ld, t->o + (size_t)i * t->ld, f.a[k],
                              f.b[k], a->kv.d_head);
                 t->total_m[i] = f.top[k];
                 t->total_l[i] = f.l[k];
@@ -345,27 +347,34 @@ static void tile_merge(const struct attn *a, int split, struct work *t)
     }
 }
 
-/* One split of a tile: to its slots, or merged into its totals. */
-static void tile_split(const struct call *call, const struct cut *c, int split, struct work *t)
+/* What one split gives a tile. */
+static void tile_pass(const struct call *call, const struct cut *c, int split, const struct work *t,
+                      float *m, float *l, float *o)
 {
     const struct attn *a = call->a;
-    int heads = t->head_end - t->head;
-    if (!sees(t, 0, split) && !sees(t, t->n - 1, split)) {
-        return;
-    }
     struct attn_group g = {.n = t->n,
                            .tiles = t->tiles,
                            .q = t->q,
                            .ldq = t->ld,
                            .lo = t->lo,
                            .hi = t->hi,
-                           .m = t->m,
-                           .l = t->l,
-                           .o = t->o,
+                           .m = m,
+                           .l = l,
+                           .o = o,
                            .ldo = t->ld};
     struct attn_split s =
         split_of(a, c->span, t->head / call->group, split, t->lo[0], t->hi[t->n - 1]);
     LANES_NAME(attn_split)(a, &s, &g);
+}
+
+/* One split of a tile: to its slots, or merged into its totals. */
+static void tile_split(const struct call *call, const struct cut *c, int split, struct work *t)
+{
+    int heads = t->head_end - t->head;
+    if (!sees(t, 0, split) && !sees(t, t->n - 1, split)) {
+        return;
+    }
+    tile_pass(call, c, split, t, t->m, t->l, t->o);
     for (int i = 0; c->n_slot > 0 && i < t->n; i++) {
         if (sees(t, i, split)) {
             slot_write(call, slot_of(call, c, split, t->row + i / heads, t->head + i % heads), t, i,
@@ -373,8 +382,23 @@ static void tile_split(const struct call *call, const struct cut *c, int split, 
         }
     }
     if (c->n_slot == 0) {
-        tile_merge(a, split, t);
+        tile_merge(call->a, split, t);
     }
+}
+
+/* The totals before split `split`, or with it: what all see first is the total as it is, since a
+ * merge with nothing changes no bit but the sign of a zero. Returns the next split. */
+static int tile_first(const struct call *call, const struct cut *c, int split, struct work *t)
+{
+    if (sees(t, 0, split) && sees(t, t->n - 1, split)) {
+        tile_pass(call, c, split, t, t->total_m, t->total_l, t->total_o);
+        return split + 1;
+    }
+    for (int i = 0; i < t->n; i++) {
+        state_reset(&t->total_m[i], &t->total_l[i], t->total_o + (size_t)i * t->ld,
+                    call->a->kv.d_head);
+    }
+    return split;
 }
 
 /* All splits of a tile, to the output. */
@@ -382,14 +406,12 @@ static void tile_whole(const struct call *call, const struct cut *c, struct work
 {
     const struct attn *a = call->a;
     int heads = t->head_end - t->head, hi = row_hi(c->span, t->row_end - 1);
-    for (int i = 0; i < t->n; i++) {
-        state_reset(&t->total_m[i], &t->total_l[i], t->total_o + i * a->kv.d_head, a->kv.d_head);
-    }
-    for (int split = t->lo[0] / KV_SPLIT; split * KV_SPLIT < hi; split++) {
+    int split = tile_first(call, c, t->lo[0] / KV_SPLIT, t);
+    for (; split * KV_SPLIT < hi; split++) {
         tile_split(call, c, split, t);
     }
     for (int i = 0; i < t->n; i++) {
-        struct total total = {t->total_m[i], t->total_l[i], t->total_o + i * a->kv.d_head};
+        struct total total = {t->total_m[i], t->total_l[i], t->total_o + (size_t)i * t->ld};
         finish(a, t->row + i / heads, t->head + i % heads, &total);
     }
 }

@@ -44,6 +44,7 @@ INLINE vec v_exp_soft(vec x)
 /* What a pass makes of scores, as constants after inlining. */
 struct soft_kind {
     int f32, i8, capped, tiles;
+    int rising; /* the scale is positive and nothing else is done to products */
 };
 
 /* A row's scores, and its range within the pages. */
@@ -87,14 +88,14 @@ INLINE vec soft_score(const struct soft *f, const struct soft_kind kind, int w)
 /* Pages that the row sees whole go four vectors at a time; the first and the last may be cut. */
 #define SOFT_WIDE (KV_PAGE / LANES)
 
-/* The largest scores of a page, from vector w. Scores with a cap are kept, others cost less to find
- * again than to write. */
+/* The largest scores of a page, from vector w; of products, where their order is the same. Scores
+ * with a cap are kept, others cost less to find again than to write. */
 INLINE void soft_page_top(const struct soft *f, const struct soft_kind kind, int w, const int cut,
                           vec *top)
 {
 #pragma GCC unroll 4
     for (int i = 0; i < SOFT_WIDE; i++) {
-        vec x = soft_score(f, kind, w + i);
+        vec x = kind.rising ? v_load(f->s + (w + i) * LANES) : soft_score(f, kind, w + i);
         if (kind.capped) {
             v_store(f->s + (w + i) * LANES, x);
         }
@@ -162,7 +163,8 @@ INLINE float soft_top(const struct soft *f, const struct soft_kind kind, int beg
             soft_page_top(f, kind, w, 0, top);
         }
     }
-    return v_max_lane(v_max(v_max(top[0], top[1]), v_max(top[2], top[3])));
+    float m = v_max_lane(v_max(v_max(top[0], top[1]), v_max(top[2], top[3])));
+    return kind.rising ? m * f->pass->a->scale : m;
 }
 
 INLINE float soft_exp(const struct soft *f, const struct soft_kind kind, int begin, int end,
@@ -179,62 +181,85 @@ INLINE float soft_exp(const struct soft *f, const struct soft_kind kind, int beg
     return v_sum(v_add(v_add(sum[0], sum[1]), v_add(sum[2], sum[3])));
 }
 
-/* A row, whose part sees pages [page, page_end). */
-INLINE void softmax_row(const struct pass *p, int row, int page, int page_end,
-                        const struct soft_kind kind)
+/* A row's range within the pages of the split, empty or not. */
+INLINE struct soft soft_of(const struct pass *p, int row)
+{
+    int n = p->s->n_page * KV_PAGE;
+    int lo = p->g->lo[row] - p->s->pos, hi = p->g->hi[row] - p->s->pos;
+    return (struct soft){.scale = v_set1(p->a->scale),
+                         .cap = v_set1(p->a->softcap),
+                         .lo = lo > 0 ? lo : 0,
+                         .hi = hi < n ? hi : n,
+                         .s = p->score + (size_t)row * LD_SCORE,
+                         .pass = p};
+}
+
+INLINE void soft_row_top(const struct pass *p, int row, const struct soft_kind kind)
+{
+    struct soft f = soft_of(p, row);
+    int begin = f.lo / KV_PAGE, end = (f.hi + KV_PAGE - 1) / KV_PAGE;
+    p->g->m[row] = f.lo < f.hi ? soft_top(&f, kind, begin * SOFT_WIDE, end * SOFT_WIDE) : -INFINITY;
+}
+
+/* A row whose largest score is there, and whose part sees pages [page, page_end). */
+INLINE void soft_row_exp(const struct pass *p, int row, int page, int page_end,
+                         const struct soft_kind kind)
 {
     const struct attn_group *g = p->g;
-    int n = p->s->n_page * KV_PAGE, lo = g->lo[row] - p->s->pos, hi = g->hi[row] - p->s->pos;
-    struct soft f = {.scale = v_set1(p->a->scale),
-                     .cap = v_set1(p->a->softcap),
-                     .lo = lo > 0 ? lo : 0,
-                     .hi = hi < n ? hi : n,
-                     .s = p->score + (size_t)row * LD_SCORE,
-                     .pass = p};
+    struct soft f = soft_of(p, row);
     if (f.lo >= f.hi) {
-        g->m[row] = -INFINITY;
         g->l[row] = 0.0f;
         p_zero(p, row, page * KV_PAGE, page_end * KV_PAGE);
         return;
     }
     int begin = f.lo / KV_PAGE, end = (f.hi + KV_PAGE - 1) / KV_PAGE;
-    g->m[row] = soft_top(&f, kind, begin * SOFT_WIDE, end * SOFT_WIDE);
     g->l[row] = soft_exp(&f, kind, begin * SOFT_WIDE, end * SOFT_WIDE, g->m[row]);
     p_zero(p, row, page * KV_PAGE, begin * KV_PAGE);
     p_zero(p, row, end * KV_PAGE, page_end * KV_PAGE);
 }
 
-#define SOFT_ROWS(f32, i8, capped, tiles)                                                          \
-    for (int row = t->item; row < t->item + t->n; row++) {                                         \
-        const struct soft_kind kind = {f32, i8, capped, tiles};                                    \
-        softmax_row(p, row, t->page, t->page + t->n_page, kind);                                   \
+/* A few rows' largest scores, then their weights: no row waits for its own, and all are still in
+ * the first cache. */
+#define SOFT_TURN 4
+#define SOFT_ROWS(f32, i8, capped, tiles, rising)                                                  \
+    const struct soft_kind kind = {f32, i8, capped, tiles, rising};                                \
+    for (int row = t->item, end = row; row < t->item + t->n; row = end) {                          \
+        end = row + SOFT_TURN < t->item + t->n ? row + SOFT_TURN : t->item + t->n;                 \
+        for (int r = row; r < end; r++) {                                                          \
+            soft_row_top(p, r, kind);                                                              \
+        }                                                                                          \
+        for (int r = row; r < end; r++) {                                                          \
+            soft_row_exp(p, r, t->page, t->page + t->n_page, kind);                                \
+        }                                                                                          \
     }
 
 static void softmax_f32(const struct pass *p, const struct part *t, int capped)
 {
-    SOFT_ROWS(1, 0, capped, 0)
+    SOFT_ROWS(1, 0, capped, 0, 0)
 }
 
 static void softmax_i8(const struct pass *p, const struct part *t)
 {
     if (p->g->tiles) {
-        SOFT_ROWS(0, 1, 0, 1)
+        SOFT_ROWS(0, 1, 0, 1, 0)
     } else {
-        SOFT_ROWS(0, 1, 0, 0)
+        SOFT_ROWS(0, 1, 0, 0, 0)
     }
 }
 
 static void softmax_capped(const struct pass *p, const struct part *t)
 {
-    SOFT_ROWS(0, p->dtype == DTYPE_I8, 1, p->g->tiles)
+    SOFT_ROWS(0, p->dtype == DTYPE_I8, 1, p->g->tiles, 0)
 }
 
 static void softmax_bf16(const struct pass *p, const struct part *t)
 {
-    if (p->g->tiles) {
-        SOFT_ROWS(0, 0, 0, 1)
+    if (p->g->tiles && p->a->scale > 0.0f) {
+        SOFT_ROWS(0, 0, 0, 1, 1)
+    } else if (p->g->tiles) {
+        SOFT_ROWS(0, 0, 0, 1, 0)
     } else {
-        SOFT_ROWS(0, 0, 0, 0)
+        SOFT_ROWS(0, 0, 0, 0, 0)
     }
 }
 
