@@ -21,6 +21,7 @@ struct line {
     struct line *next; /* of the serving end */
     struct here *end[2];
     struct way to[2];
+    struct letter *spare; /* what has been read: as many as ever waited at once */
     uint32_t id;
 };
 
@@ -111,6 +112,10 @@ static void line_leave(struct line *line, enum side side)
     line->end[side] = NULL;
     if (!line->end[SERVE] && !line->end[CALL]) {
         way_clear(&line->to[!side]);
+        for (struct letter *l = line->spare, *next; l; l = next) {
+            next = l->next;
+            free(l);
+        }
         free(line);
     }
 }
@@ -167,6 +172,15 @@ static struct line *line_of(const struct here *serve, uint32_t id)
     return line && line->end[CALL] ? line : NULL;
 }
 
+static struct letter *letter_of(struct line *line)
+{
+    struct letter *letter = line->spare;
+    if (!letter)
+        return malloc(sizeof(*letter));
+    line->spare = letter->next;
+    return letter;
+}
+
 int here_send(struct here *end, uint32_t id, struct frames *f)
 {
     struct line *line = end->side == SERVE ? line_of(end, id) : end->line;
@@ -175,8 +189,7 @@ int here_send(struct here *end, uint32_t id, struct frames *f)
         frames_close(f);
         return ERR_GONE;
     }
-    struct letter *letter =
-        line->end[to] && line->to[to].n < end->hwm ? malloc(sizeof(*letter)) : NULL;
+    struct letter *letter = line->end[to] && line->to[to].n < end->hwm ? letter_of(line) : NULL;
     if (!letter)
         return ERR_AGAIN;
     letter->next = NULL;
@@ -188,7 +201,7 @@ int here_send(struct here *end, uint32_t id, struct frames *f)
     return 0;
 }
 
-static void take(struct way *way, struct frames *f)
+static void take(struct line *line, struct way *way, struct frames *f)
 {
     struct letter *letter = way->head;
     way->head = letter->next;
@@ -196,7 +209,8 @@ static void take(struct way *way, struct frames *f)
         way->tail = &way->head;
     way->n--;
     frames_move(f, &letter->frames);
-    free(letter);
+    letter->next = line->spare;
+    line->spare = letter;
 }
 
 int here_recv(struct here *end, uint32_t *id, struct frames *f)
@@ -213,6 +227,6 @@ int here_recv(struct here *end, uint32_t *id, struct frames *f)
     if (!line)
         return 0;
     *id = line->id;
-    take(&line->to[end->side], f);
+    take(line, &line->to[end->side], f);
     return 1;
 }
