@@ -55,11 +55,12 @@ struct transport {
     /* via: how rows reach the link just now: "shm", or the endpoint's own way. NULL: that one. */
     const char *(*via)(void *self, int link);
 };
+struct sock; /* proto/sock.h */
+
 /* transport_zmq: on its own libev loop. wire bytes are counted into *sent and *received. keys
  * encrypt every link that leaves the process (proto/keys.h) and outlive it; without them (NULL)
- * workers of other hosts are refused unless `insecure`.. Messages
+ * workers of other hosts are refused unless `insecure`. Messages
  * with tensors go through shared memory where a worker offers it (proto/shm.h). */
-struct sock;
 struct transport_zmq;
 int transport_zmq_create(void *zmq_context, const struct clock *clock, const struct wire_keys *keys,
                          int insecure, struct transport_zmq **out, struct err *err);
