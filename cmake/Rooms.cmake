@@ -10,10 +10,6 @@ pkg_check_modules(CURL REQUIRED IMPORTED_TARGET libcurl)
 pkg_check_modules(EDIT REQUIRED IMPORTED_TARGET libedit)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
 
-# CUDA is found when present and never required: kernels/cuda is compiled only where nvcc is.
-find_package(CUDAToolkit QUIET)
-message(STATUS "CUDA toolkit: ${CUDAToolkit_VERSION} (empty: not found, CPU only)")
-
 set(CMAKE_C_STANDARD 17)
 set(CMAKE_C_STANDARD_REQUIRED ON)
 set(CMAKE_C_EXTENSIONS ON)
@@ -24,11 +20,12 @@ target_include_directories(sigmoe_flags INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_BI
 target_compile_definitions(sigmoe_flags INTERFACE _GNU_SOURCE SIGMOE_VERSION="${PROJECT_VERSION}")
 # -ffp-contract=off: a multiply-add is fused where the source says fma and nowhere else, so that
 # every instruction set and both compilers compute the same bits.
-target_compile_options(sigmoe_flags INTERFACE -Wall -Wextra -Wshadow -Wconversion
-    -Wstrict-prototypes -Wmissing-prototypes -fno-common -ffp-contract=off -fno-strict-aliasing)
+set(c_flags -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -fno-common
+    -ffp-contract=off -fno-strict-aliasing)
 if(SIGMOE_WERROR)
-  target_compile_options(sigmoe_flags INTERFACE -Werror)
+  list(APPEND c_flags -Werror)
 endif()
+target_compile_options(sigmoe_flags INTERFACE "$<$<COMPILE_LANGUAGE:C>:${c_flags}>")
 if(SIGMOE_SANITIZE)
   target_compile_options(sigmoe_flags INTERFACE -fsanitize=${SIGMOE_SANITIZE}
       -fno-sanitize-recover=all -fno-omit-frame-pointer)

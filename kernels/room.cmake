@@ -43,3 +43,5 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   target_link_libraries(kernels_amx_block PRIVATE sigmoe_flags)
   target_sources(kernels PRIVATE $<TARGET_OBJECTS:kernels_amx_block>)
 endif()
+
+sigmoe_cuda_kernels(kernels)

@@ -1,7 +1,7 @@
 /* experts: the experts a process holds. Each is a slab among others of one reservation
- * (model/slabs.h), or a file's mapping where there is a packed cache; either way drop gives the
- * memory back at once, whatever else is held. The table holds atomic pointers: an expert becomes
- * visible whole. */
+ * (model/slabs.h), a file's mapping where there is a packed cache, or a device's memory (its home);
+ * in any case drop gives the memory back at once, whatever else is held. The table holds atomic
+ * pointers: an expert becomes visible whole. */
 #include "base/arena.h"
 #include "base/pages.h"
 #include "model/pack_job.h"
@@ -17,6 +17,7 @@
 struct slab {
     void *data;
     int mapped; /* from the packed cache */
+    int away;   /* with the set's home */
 };
 
 struct expert {
@@ -34,6 +35,7 @@ struct expert_set {
     size_t slab_bytes; /* the same for every expert */
     int beside;        /* others compute meanwhile */
     struct slabs *slabs;
+    const struct expert_home *home;  /* NULL: here */
     _Atomic(struct expert *) *table; /* [n_layer, n_expert] */
     _Atomic uint64_t bytes;
     _Atomic int count, mapped;
@@ -180,7 +182,9 @@ static int jobs_lay(const struct expert_set *set, int layer, int expert, unsigne
 
 static void slab_free(const struct expert_set *set, const struct slab *slab)
 {
-    if (slab->mapped)
+    if (slab->away)
+        set->home->give(set->home->user, slab->data, set->slab_bytes);
+    else if (slab->mapped)
         packed_cache_unmap(slab->data, set->slab_bytes);
     else
         slabs_give(set->slabs, slab->data);
@@ -205,7 +209,7 @@ static int slab_pack(const struct expert_set *set, const struct packed_key *key,
     void *map = key->layout ? packed_cache_put(key, slab) : NULL;
     if (map)
         slabs_give(set->slabs, slab);
-    *out = (struct slab){map ? map : slab, map != NULL};
+    *out = (struct slab){map ? map : slab, map != NULL, 0};
     return 0;
 }
 
@@ -229,6 +233,17 @@ static int slab_get(const struct expert_set *set, int layer, int expert, struct 
     return out->data ? 0 : slab_pack(set, &key, team, progress, out, err);
 }
 
+/* slab_send: the slab to the set's home, where it has one. */
+static int slab_send(const struct expert_set *set, struct slab *slab, struct err *err)
+{
+    if (!set->home)
+        return 0;
+    void *at = set->home->take(set->home->user, slab->data, set->slab_bytes, err);
+    slab_free(set, slab);
+    *slab = (struct slab){at, 0, 1};
+    return at ? 0 : ERR_NOMEM;
+}
+
 static struct expert *expert_make(const struct expert_set *set, const struct slab *slab)
 {
     struct part part[N_PART];
@@ -248,7 +263,7 @@ static struct expert *expert_make(const struct expert_set *set, const struct sla
 static int expert_load(struct expert_set *set, int layer, int expert, struct team *team,
                        struct progress *progress, struct err *err)
 {
-    struct slab slab = {NULL, 0};
+    struct slab slab = {NULL, 0, 0};
     _Atomic(struct expert *) *slot = entry(set, layer, expert);
     if (!slot)
         return err_set(err, ERR_USAGE,
@@ -258,6 +273,7 @@ static int expert_load(struct expert_set *set, int layer, int expert, struct tea
     if (atomic_load_explicit(slot, memory_order_acquire))
         return 0;
     int rc = slab_get(set, layer, expert, team, progress, &slab, err);
+    rc = rc ? rc : slab_send(set, &slab, err);
     if (rc)
         return rc;
     struct expert *e = expert_make(set, &slab);
@@ -277,9 +293,26 @@ void expert_set_beside(struct expert_set *set)
     set->beside = 1;
 }
 
+void expert_set_home(struct expert_set *set, const struct expert_home *home)
+{
+    set->home = home;
+}
+
 int expert_set_load(struct expert_set *set, int layer, int expert, struct err *err)
 {
     return expert_load(set, layer, expert, NULL, NULL, err);
+}
+
+static int home_check(const struct expert_home *home, uint64_t bytes, struct err *err)
+{
+    uint64_t have = home->available(home->user);
+    if (bytes <= have)
+        return 0;
+    char need[32], has[32];
+    return err_set(err, ERR_NOMEM,
+                   "the experts need %s of memory, the device has %s; hold fewer with --experts",
+                   human_bytes((double)bytes, need, sizeof(need)),
+                   human_bytes((double)have, has, sizeof(has)));
 }
 
 /* many_check: the ids exist and the memory could hold them, before the first is read. */
@@ -291,6 +324,8 @@ static int many_check(const struct expert_set *set, const int32_t *experts, int 
             return err_set(err, ERR_USAGE, "there is no expert %d; %s has experts 0-%d",
                            (int)experts[i], set->model->dir, desc->n_expert - 1);
     uint64_t bytes = (uint64_t)n * (uint64_t)desc_n_sparse(desc) * set->slab_bytes;
+    if (set->home)
+        return home_check(set->home, bytes, err);
     return memory_check(bytes, "the experts", "hold fewer with --experts", err);
 }
 
@@ -349,7 +384,7 @@ void expert_free(struct expert_set *set, struct expert *e)
 
 int expert_free_some(struct expert_set *set, struct expert *e, size_t bytes)
 {
-    if (set->slab_bytes - e->given > bytes) {
+    if (!e->slab.away && set->slab_bytes - e->given > bytes) {
         pages_give((unsigned char *)e->slab.data + e->given, bytes);
         e->given += bytes;
         return 1;

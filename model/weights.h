@@ -103,12 +103,25 @@ void weights_free_dense(struct dense_weights *w);
 uint64_t weights_dense_bytes(const struct model_desc *desc, enum precision precision);
 uint64_t weights_expert_bytes(const struct model_desc *desc, enum precision precision);
 
+/* expert_home: where packed experts lie when not in this process's memory: a device's. The slab is
+ * made here as always, handed over and forgotten; expert_set_get's pointers are then the home's. */
+struct expert_home {
+    void *user;
+    /* take: room for `bytes` with what `data` has; NULL and err. 64-byte aligned. */
+    void *(*take)(void *user, const void *data, size_t bytes, struct err *err);
+    void (*give)(void *user, void *at, size_t bytes);
+    uint64_t (*available)(void *user); /* bytes that it may take now */
+};
+
 /* expert_set: the experts a process holds. Experts load one by one; `get` is a table lookup. */
 struct expert_set;
 /* expert_set_create holds nothing yet. */
 int expert_set_create(const struct model *model, enum precision precision, struct expert_set **out,
                       struct err *err);
 void expert_set_destroy(struct expert_set *set);
+/* expert_set_home: what is loaded from now on lies there. Before the first load; the home outlives
+ * the set. */
+void expert_set_home(struct expert_set *set, const struct expert_home *home);
 /* expert_set_load packs one expert of one sparse layer (nothing to do if it is held). Safe beside
  * concurrent `get` of others; loads themselves are by one thread. */
 int expert_set_load(struct expert_set *set, int layer, int expert, struct err *err);

@@ -198,7 +198,8 @@ static int fits(const struct assign *a, int n, struct err *err)
     uint64_t have = worker_available(a->w);
     char need[32], has[32];
     if (have == 0 || bytes <= have)
-        return memory_check(bytes, "the experts", "assign fewer to this worker", err);
+        return a->w->gpu ? 0
+                         : memory_check(bytes, "the experts", "assign fewer to this worker", err);
     return err_set(err, ERR_NOMEM,
                    "%d experts need %s of memory beside those held, this worker may take %s more; "
                    "assign fewer to it",

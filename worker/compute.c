@@ -11,6 +11,7 @@
 #include "worker/worker.h"
 
 #include "base/arena.h"
+#include "worker/gpu.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,7 @@ struct compute {
     const struct model_desc *desc;
     const struct kernels *kernels;
     struct team *team;
+    struct gpu *gpu; /* NULL: the team computes */
     enum dtype dtype;
     size_t element_bytes;
     int ldx, ldh; /* elements from row to row of x and h */
@@ -74,6 +76,11 @@ void compute_destroy(struct compute *c)
     free(c->seg);
     free(c->end);
     free(c);
+}
+
+void compute_on(struct compute *c, struct gpu *gpu)
+{
+    c->gpu = gpu;
 }
 
 /* scratch_reserve: [n, width] elements; what was there is lost. Grows by halves so that slowly
@@ -160,7 +167,7 @@ static void ints_rows(void *arg, int begin, int end, int thread)
 static const void *rows_ints(struct compute *c, const void *x, int64_t n_row)
 {
     struct err err = {0};
-    if (!c->kernels->ints || !c->seg[0].w->up.int_rows || n_row < INTS_ROWS ||
+    if (c->gpu || !c->kernels->ints || !c->seg[0].w->up.int_rows || n_row < INTS_ROWS ||
         scratch_reserve(&c->x_ints, n_row, c->ldx, c->element_bytes, &err))
         return NULL;
     struct ints_job job = {.kernels = c->kernels,
@@ -271,7 +278,8 @@ static int reserve(struct compute *c, const struct compute_item *item, int n, st
         return err_set(err, ERR_LIMIT, "a batch of %lld assignments is too large",
                        (long long)n_assign);
     int rc = scratch_reserve(&c->row, n_assign, 1, sizeof(int32_t), err);
-    rc = rc ? rc : scratch_reserve(&c->h, n_assign, c->ldh, c->element_bytes, err);
+    if (!rc && !c->gpu)
+        rc = scratch_reserve(&c->h, n_assign, c->ldh, c->element_bytes, err);
     if (!rc && (n > 1 || !rows_fit(c, item)))
         rc = scratch_reserve(&c->x, n_row, c->ldx, c->element_bytes, err);
     if (!rc && n > 1)
@@ -305,8 +313,11 @@ int compute_run(struct compute *c, const struct expert_set *set, const struct co
     segments_fill(c, item, n);
     if (ffn.n_seg > 0)
         ffn.x_ints = rows_ints(c, ffn.x, rows_of(item, n));
-    product(c, &ffn);
-    if (n > 1)
+    if (c->gpu)
+        rc = gpu_ffn(c->gpu, &ffn, (int)rows_of(item, n), c->team, err);
+    else
+        product(c, &ffn);
+    if (n > 1 && rc == 0)
         results_scatter(c, item, n);
-    return 0;
+    return rc;
 }

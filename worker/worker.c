@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/report.h"
+#include "worker/gpu.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -83,7 +84,8 @@ static enum wire_error hello_check(const struct worker *w, const struct msg_hell
 
 uint64_t worker_available(const struct worker *w)
 {
-    uint64_t has = memory_available(), limit = (uint64_t)w->memory_bytes;
+    uint64_t has = w->gpu ? gpu_available(w->gpu) : memory_available(),
+             limit = (uint64_t)w->memory_bytes;
     uint64_t used = expert_set_bytes(w->set), left = used < limit ? limit - used : 1;
     return limit > 0 && (has == 0 || left < has) ? left : has;
 }
@@ -376,6 +378,7 @@ static void settings_take(struct worker *w, const struct worker_config *config,
     w->precision = config->precision;
     w->fixed = config->fixed;
     w->memory_bytes = config->memory_bytes;
+    w->gpu = config->gpu;
     w->incarnation = incarnation_new();
     w->loop = loop;
     snprintf(w->name, sizeof(w->name), "%s", config->name ? config->name : config->listen);
@@ -398,7 +401,10 @@ static int tables_create(struct worker *w, const struct worker_config *config, s
     if (!w->team)
         return err_set(err, ERR_NOMEM, "the system refuses %d threads; give fewer with --threads",
                        config->n_thread);
-    return compute_create(w->model, config->precision, w->kernels, w->team, &w->compute, err);
+    int rc = compute_create(w->model, config->precision, w->kernels, w->team, &w->compute, err);
+    if (rc == 0)
+        compute_on(w->compute, w->gpu);
+    return rc;
 }
 
 static void held_fill(struct worker *w)
@@ -436,6 +442,8 @@ static int open_all(struct worker *w, const struct worker_config *config, void *
     int rc = tables_create(w, config, err);
     rc = rc ? rc : listen_as(w, config, zmq_context, err);
     rc = rc ? rc : expert_set_create(w->model, config->precision, &w->set, err);
+    if (!rc && w->gpu)
+        expert_set_home(w->set, gpu_home(w->gpu));
     rc = rc ? rc : limit_check(w, config, err);
     rc = rc ? rc : held_load(w->set, &w->model->desc, config->held, w->team, err);
     if (rc)

@@ -9,6 +9,7 @@
 #include "model/weights.h"
 #include <ev.h>
 
+struct gpu; /* worker/gpu.h */
 struct sock;
 struct worker;
 struct wire_keys; /* proto/keys.h */
@@ -25,6 +26,7 @@ struct worker_config {
     struct team *team;            /* to compute on, of whoever runs the loop; NULL: its own */
     int credits;                  /* requests a coordinator may have outstanding; 0: 8 */
     int row_limit;                /* rows a request; 0: 4096 */
+    struct gpu *gpu;              /* where experts lie and are computed; NULL: on the CPUs */
     const uint8_t *held;          /* [n_layer, n_expert] 0/1: what to load; NULL: everything */
     int64_t memory_bytes;         /* that its experts may take; 0: what the system has */
     int fixed;                    /* coordinators may not change what is held */
@@ -79,8 +81,10 @@ struct compute; /* scratch and team */
 int compute_create(const struct model *model, enum precision precision, const struct kernels *k,
                    struct team *team, struct compute **out, struct err *err);
 void compute_destroy(struct compute *c);
+/* compute_on: by the device where the experts lie; NULL: by the team. */
+void compute_on(struct compute *c, struct gpu *gpu);
 /* compute_run: n items of ONE layer as one grouped product (experts merged across items). Every
- * expert is held by `set` (the caller checked). 0 or ERR_NOMEM. */
+ * expert is held by `set` (the caller checked). 0 or ERR_NOMEM; ERR_IO when a device failed. */
 int compute_run(struct compute *c, const struct expert_set *set, const struct compute_item *item,
                 int n, struct err *err);
 

@@ -10,6 +10,7 @@
 #include "proto/msg.h"
 #include "proto/sock.h"
 #include "router/placement.h"
+#include "worker/gpu.h"
 
 #include <malloc.h>
 #include <signal.h>
@@ -26,7 +27,7 @@
 
 struct worker_args {
     const char *model, *listen, *experts, *part, *placement, *domain, *precision, *activations,
-        *name, *packed;
+        *name, *packed, *device;
     const char *key, *allow;
     int64_t threads, credits, row_limit, spin_us, ready_fd, fetch_rate, memory;
     int insecure, fixed, no_shm;
@@ -133,6 +134,20 @@ static int held_choose(const struct worker_args *a, const struct model *model, u
 
 /* ---- the other options ---- */
 
+/* device_open: cpu, cuda or cuda:N; *out NULL for the CPUs. */
+static int device_open(const char *text, struct gpu **out, struct err *err)
+{
+    int ordinal = 0, used = 0;
+    *out = NULL;
+    if (strcmp(text, "cpu") == 0)
+        return 0;
+    if (strcmp(text, "cuda") == 0)
+        return gpu_open(0, out, err);
+    if (sscanf(text, "cuda:%4d%n", &ordinal, &used) != 1 || text[used] || ordinal < 0)
+        return err_set(err, ERR_USAGE, "--device '%s' is neither cpu nor cuda nor cuda:N", text);
+    return gpu_open(ordinal, out, err);
+}
+
 static int precision_parse(const char *text, enum precision *out, struct err *err)
 {
     if (strcmp(text, "bf16") == 0)
@@ -188,6 +203,8 @@ static int args_parse(int argc, char **argv, struct worker_args *a, struct err *
          "keep packed weights on disk, so that the next start maps them:\n"
          "auto (in the checkpoint's folder), a folder, or off (default)",
          0, 0},
+        {"device", 'd', OPT_STR, &a->device, "WHERE",
+         "where experts lie and are computed: cpu (default), cuda or cuda:N", 0, 0},
         {"threads", 't', OPT_INT, &a->threads, "N", "threads (default 0: one a CPU)", 0,
          THREADS_MAX},
         {"credits", 0, OPT_INT, &a->credits, "N",
@@ -287,20 +304,22 @@ static int tell_ready(const struct worker *w, int fd, struct err *err)
 }
 
 /* What an operator looks for when a start was slow or memory is short. */
-static void log_start(const struct worker *w, int64_t start_ns)
+static void log_start(const struct worker *w, const struct gpu *gpu, int64_t start_ns)
 {
     struct worker_stats s;
     struct node_set nodes;
     char bytes[32], huge[32], took[32];
     worker_stats_get(w, &s);
     nodes_with_memory(&nodes);
-    log_info("worker",
-             "%s: start: experts=%d bytes=%s from_cache=%d huge_pages=%s memory_nodes=%d%s in=%s",
-             worker_endpoint(w), s.experts,
-             human_bytes((double)s.expert_bytes, bytes, sizeof(bytes)), s.experts_mapped,
-             human_bytes((double)pages_huge_bytes(), huge, sizeof(huge)), nodes.count,
-             nodes.count > 1 ? " (interleaved)" : "",
-             human_ns((double)(clock_now(&clock_real) - start_ns), took, sizeof(took)));
+    log_info(
+        "worker",
+        "%s: start: device=%s experts=%d bytes=%s from_cache=%d huge_pages=%s memory_nodes=%d%s "
+        "in=%s",
+        worker_endpoint(w), gpu ? gpu_name(gpu) : "cpu", s.experts,
+        human_bytes((double)s.expert_bytes, bytes, sizeof(bytes)), s.experts_mapped,
+        human_bytes((double)pages_huge_bytes(), huge, sizeof(huge)), nodes.count,
+        nodes.count > 1 ? " (interleaved)" : "",
+        human_ns((double)(clock_now(&clock_real) - start_ns), took, sizeof(took)));
 }
 
 static void log_end(const struct worker *w)
@@ -340,7 +359,7 @@ static int serve(const struct worker_config *config, struct reread *reread, void
         ev_signal_start(loop, &reread->signal);
     rc = tell_ready(w, ready_fd, err);
     if (rc == 0) {
-        log_start(w, start_ns);
+        log_start(w, config->gpu, start_ns);
         ev_run(loop, 0);
         worker_finish(w);
         log_end(w);
@@ -379,6 +398,7 @@ static int worker_main(const struct worker_args *a, struct err *err)
     rc = rc ? rc : activations_parse(a->activations, &model->activations, err);
     rc = rc ? rc : model_packed_cache(model, a->packed, err);
     rc = rc ? rc : held_choose(a, model, &held, err);
+    rc = rc ? rc : device_open(a->device, &config.gpu, err);
     if (!rc && !(zmq = zmq_ctx_new()))
         rc = err_set(err, ERR_NOMEM, "no memory for ZeroMQ");
     config.model = model;
@@ -389,6 +409,7 @@ static int worker_main(const struct worker_args *a, struct err *err)
     if (zmq)
         zmq_ctx_term(zmq);
     wire_keys_close(keys);
+    gpu_close(config.gpu);
     free(held);
     model_close(model);
     return rc;
@@ -400,6 +421,7 @@ int cmd_worker(int argc, char **argv)
                                .precision = "bf16",
                                .activations = "int8",
                                .packed = "off",
+                               .device = "cpu",
                                .credits = 8,
                                .row_limit = 4096,
                                .spin_us = -1,

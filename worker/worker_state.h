@@ -26,6 +26,7 @@ struct worker {
     ev_idle idle;
     ev_timer reaper;
     struct team *team, *own_team; /* what computes; NULL: it is another's */
+    struct gpu *gpu;              /* NULL: none */
     struct expert_set *set;
     struct compute *compute;
     struct wirebuf_pool *bufs;

@@ -92,6 +92,11 @@ def check_holdings(binary):
     with Workers(binary, MODEL, "f32", ["2"]) as at:
         judge("worker that holds nothing asked for",
               run_at(binary, MODEL, at, "--precision", "f32"), [EXIT_NET], ["expert"])
+    for device, says in (("gpu", "neither cpu nor cuda"), ("cuda:x", "neither cpu nor cuda"),
+                         ("cuda:99", "--device cuda:99")):
+        result = run_sigmoe(binary, ["worker", "--model", MODEL, "--device", device, "--listen",
+                                     "tcp://127.0.0.1:*"], timeout=HANG_S)
+        judge(f"device {device}", result, [EXIT_USAGE], [says])
     result = run_sigmoe(binary, ["worker", "--model", MODEL, "--experts", "6-9",
                                  "--listen", "tcp://127.0.0.1:*"], timeout=HANG_S)
     judge("worker asked for experts the model has not", result, [EXIT_USAGE, EXIT_MODEL], ["6"])

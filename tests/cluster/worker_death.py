@@ -25,9 +25,9 @@ def arguments(model, dump, form, at=None):
             "--ignore-eos", "--dump-logits", dump, *where]
 
 
-def run_with_death(binary, model, dump, form, sets, victims, sig):
+def run_with_death(binary, model, dump, form, sets, victims, sig, devices=()):
     """(ids, logits) of a run whose victims were struck after its first bytes of output."""
-    workers = Workers(binary, model, "bf16", sets)
+    workers = Workers(binary, model, "bf16", sets, devices=devices)
     with workers as at:
         run = subprocess.Popen([binary, *arguments(model, dump, form, at)], stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, bufsize=0)

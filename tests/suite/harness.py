@@ -108,13 +108,16 @@ class Workers:
 
     sets: for each worker the experts it holds, as --experts takes them. Entering returns the list
     for --workers-at: each worker says "ready ENDPOINT" on stdout once it is bound and has loaded.
+    devices: for each worker the --device it has; None: the CPUs.
     """
 
-    def __init__(self, binary, model, precision, sets, options=()):
+    def __init__(self, binary, model, precision, sets, options=(), devices=()):
         self.commands = [[binary, "worker", "--model", model, "--precision", precision,
                           "--experts", ids, "--listen", "tcp://127.0.0.1:*", "--threads", "1",
                           *options]
                          for ids in sets]
+        for command, device in zip(self.commands, devices):
+            command += ["--device", device] if device else []
         self.running = []
         self.stderr = [tempfile.TemporaryFile() for _ in self.commands]
 

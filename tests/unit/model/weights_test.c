@@ -214,6 +214,82 @@ static void a_detached_expert_goes_piece_by_piece(void **state)
     fixture_close(&f);
 }
 
+/* A home in this process's memory, which counts what it has. */
+struct house {
+    struct expert_home home;
+    int n, refuse;
+    size_t bytes, room;
+};
+
+static void *house_take(void *user, const void *data, size_t bytes, struct err *err)
+{
+    struct house *h = user;
+    if (h->refuse) {
+        err_set(err, ERR_NOMEM, "the house is full");
+        return NULL;
+    }
+    void *at = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    assert_non_null(at);
+    memcpy(at, data, bytes);
+    h->n++;
+    h->bytes += bytes;
+    return at;
+}
+
+static void house_give(void *user, void *at, size_t bytes)
+{
+    struct house *h = user;
+    h->n--;
+    h->bytes -= bytes;
+    free(at);
+}
+
+static uint64_t house_available(void *user)
+{
+    const struct house *h = user;
+    return h->room - h->bytes;
+}
+
+static void experts_with_a_home_lie_there(void **state)
+{
+    (void)state;
+    static const int32_t some[] = {4, 1};
+    struct fixture f;
+    struct expert_set *set;
+    struct err err = {0};
+    struct house house = {.room = SIZE_MAX};
+    house.home = (struct expert_home){&house, house_take, house_give, house_available};
+    fixture_open(&f, CONFIG_QWEN2_MOE, DTYPE_BF16, 0);
+    size_t one = (size_t)weights_expert_bytes(&f.model->desc, PRECISION_F32);
+    assert_int_equal(expert_set_create(f.model, PRECISION_F32, &set, NULL), 0);
+    expert_set_home(set, &house.home);
+    assert_int_equal(expert_set_load_many(set, some, 2, NULL, NULL), 0);
+    assert_int_equal(house.n, 4);
+    assert_int_equal(house.bytes, 4 * one);
+    assert_int_equal(expert_set_bytes(set), 4 * one);
+    expert_is(set, &f.model->desc, 0, 4);
+    expert_is(set, &f.model->desc, 2, 1);
+    struct expert *gone = expert_set_detach(set, 0, 4);
+    assert_int_equal(house.n, 4);
+    assert_int_equal(expert_free_some(set, gone, one / 3), 0); /* a home takes it back whole */
+    assert_int_equal(house.n, 3);
+    house.refuse = 1;
+    assert_int_equal(expert_set_load(set, 0, 4, &err), ERR_NOMEM);
+    assert_non_null(strstr(err.text, "the house is full"));
+    assert_null(expert_set_get(set, 0, 4));
+    house.refuse = 0;
+    house.room = house.bytes + one;
+    err_clear(&err);
+    assert_int_equal(expert_set_load_many(set, some, 1, NULL, &err), ERR_NOMEM);
+    assert_non_null(strstr(err.text, "the device has"));
+    assert_int_equal(expert_set_load(set, 0, 4, NULL), 0);
+    expert_is(set, &f.model->desc, 0, 4);
+    expert_set_destroy(set);
+    assert_int_equal(house.n, 0);
+    assert_int_equal(house.bytes, 0);
+    fixture_close(&f);
+}
+
 static void many_experts_load_in_every_sparse_layer(void **state)
 {
     (void)state;
@@ -334,6 +410,7 @@ int main(void)
         cmocka_unit_test(every_dense_element_is_in_its_place),
         cmocka_unit_test(experts_load_and_drop_one_by_one),
         cmocka_unit_test(a_detached_expert_goes_piece_by_piece),
+        cmocka_unit_test(experts_with_a_home_lie_there),
         cmocka_unit_test(many_experts_load_in_every_sparse_layer),
         cmocka_unit_test(wrong_experts_are_refused_before_any_is_read),
         cmocka_unit_test(a_model_without_one_of_its_tensors_does_not_open),
