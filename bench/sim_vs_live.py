@@ -10,6 +10,8 @@ declared to share this machine's CPUs (--cores). Run it on an idle machine: the 
 --repeats times, medians are compared, and how far apart the repeats lie stands beside (spread: largest over
 smallest), since no prediction can be closer than reality is to itself. A run beside which others took more
 than --others of the CPUs' time is made again, twice at most, and told when it counts all the same.
+With --calibrate-each every live run is predicted from measurements of the machine right before and right after it,
+and errors are medians of such pairs.
 What a server decides by what it measures while it runs, the simulation cannot know: it serves with one
 micro-batch, without guessed tokens, and over the transport that was calibrated.
 
@@ -58,8 +60,8 @@ def parse():
     p.add_argument("--trace", help="recorded routes of the model (docs/TRACE.md); default: they are recorded first")
     p.add_argument("--calibration", help="use this file and do not measure")
     p.add_argument("--calibrate-each", action="store_true",
-                   help="measure the machine anew before each cluster: where the host's speed changes from one\n"
-                        "minute to the next, the prediction and the live run are then of the same minutes")
+                   help="measure the machine before and after each live run and predict that run from the two: where\n"
+                        "the host's speed changes from one minute to the next, both are then of the same minutes")
     p.add_argument("--budget", type=float, default=80, help="milliseconds for each point that is measured")
     p.add_argument("--keep", help="folder for the reports; default: none are kept")
     p.add_argument("--json", help="write the table as JSON")
@@ -250,61 +252,107 @@ def cpu_seconds(pids):
     return (sum(every) - every[3] - every[4]) / tick, mine / tick
 
 
-def live_runs(o, cluster, url, rate, out):
-    """--repeats runs of one load: each with the server's counters and with what others took of the CPUs."""
-    kept = []
+def live_run(o, cluster, url, rate, out):
+    """One run of one load: (what others took of the CPUs, the client's report, the server's counters)."""
     pids = [p.pid for p in cluster.running] + [os.getpid()]
-    for _ in range(o.repeats + 2):
-        before, (every, mine), spent = metrics(url), cpu_seconds(pids), cpu_by_thread(cluster.running)
-        begun = time.monotonic()
-        run_ = live(o, url, rate, o.seconds, out)
-        took = time.monotonic() - begun
-        every_now, mine_now = cpu_seconds(pids)
-        others = max(0, every_now - every - (mine_now - mine)) / (took * os.cpu_count())
-        spent = {kind: now - spent[kind] for kind, now in cpu_by_thread(cluster.running).items()}
-        kept.append((others, run_, parts_of(before, metrics(url), spent, run_)))
-        if sum(others <= o.others for others, _, _ in kept) == o.repeats:
-            break
-    kept.sort(key=lambda k: k[0])
-    return kept[:o.repeats]
+    before, (every, mine), spent = metrics(url), cpu_seconds(pids), cpu_by_thread(cluster.running)
+    begun = time.monotonic()
+    run_ = live(o, url, rate, o.seconds, out)
+    took = time.monotonic() - begun
+    every_now, mine_now = cpu_seconds(pids)
+    others = max(0, every_now - every - (mine_now - mine)) / (took * os.cpu_count())
+    spent = {kind: now - spent[kind] for kind, now in cpu_by_thread(cluster.running).items()}
+    return others, run_, parts_of(before, metrics(url), spent, run_)
+
+
+def quiet_run(o, *args):
+    """live_run, again where others took much, twice at most: the quietest."""
+    kept = []
+    while len(kept) < 3 and not (kept and kept[-1][0] <= o.others):
+        kept.append(live_run(o, *args))
+    return min(kept, key=lambda k: k[0])
+
+
+class Told:
+    """What is predicted of one configuration: simulated under several turns of the host's pace. calibrations: the
+    measurements of the machine next to the run that it is held against; their predictions are averaged."""
+
+    def __init__(self, o, model, table, n_worker, rate, calibrations, out):
+        self.runs = [[simulate(o, model, calibration, table, n_worker, rate, o.seconds, out, pace)
+                      for pace in range(PACES)] for calibration in calibrations]
+
+    def figure(self, path):
+        return statistics.mean(statistics.median(number(run, path) for run in runs) for runs in self.runs)
+
+    def parts(self):
+        middle = [sorted(runs, key=lambda run: run["cluster"]["step_ms"])[PACES // 2] for runs in self.runs]
+        each = [parts_told(run) for run in middle]
+        return {name: statistics.mean(p[name] for p in each) for name in each[0]}
+
+
+def measure(o, model, calibration, cluster, url, rates, name):
+    """--repeats live runs of each rate, [[run of a repeat] of a rate], and for each repeat the calibrations that
+    belong to it: the one, or with --calibrate-each those made right before and right after it. name: what files of
+    this cluster begin with."""
+    runs, beside = [[] for _ in rates], []
+    for i in range(o.repeats):
+        if o.calibrate_each and i > 0:
+            calibration = f"{name}-calibration-{i}.json"
+            calibrate(o, model, calibration)
+        beside.append([calibration])
+        for k, rate in enumerate(rates):
+            runs[k].append(quiet_run(o, cluster, url, rate, f"{name}-{rate}-live-{i}.json"))
+    if o.calibrate_each:
+        last = f"{name}-calibration-{o.repeats}.json"
+        calibrate(o, model, last)
+        for each, after in zip(beside, [b[0] for b in beside[1:]] + [last]):
+            each.append(after)
+    return runs, beside
+
+
+def compared(o, runs, told):
+    """One row of the table: figures are medians, the error that of the pairs."""
+    real = [run for _, run, _ in runs]
+    row = {"others": max(k[0] for k in runs), "failed": sum(run["requests"]["failed"] for run in real),
+           "figures": {}, "spread": {}, "error": {}}
+    for name, path, _ in FIGURES:
+        pairs = [(number(run, path), t.figure(path)) for run, t in zip(real, told)]
+        each = sorted(a for a, _ in pairs)
+        row["figures"][name] = [statistics.median(each), statistics.median(b for _, b in pairs)]
+        row["error"][name] = statistics.median(b / a for a, b in pairs) - 1 if each[0] else float("nan")
+        row["spread"][name] = each[-1] / each[0] - 1 if each[0] else 0
+    middle = sorted(range(len(runs)), key=lambda i: runs[i][2]["step"])[len(runs) // 2]
+    row["parts"] = {name: [runs[middle][2][name], x] for name, x in told[middle].parts().items()}
+    return row
 
 
 def one_cluster(o, model, calibration, n_expert, n_worker, placement, folder, rows):
     held = parts(n_expert, n_worker, placement)
-    table = os.path.join(folder, f"{placement}-{n_worker}.json")
+    name = os.path.join(folder, f"{placement}-{n_worker}")
+    table = name + ".json"
     with open(table, "w", encoding="ascii") as f:
         json.dump({"workers": {f"w{i}": h for i, h in enumerate(held)}}, f)
     rates = rates_of(o, model, calibration, table, n_worker, os.path.join(folder, "flood.json"))
-    measured = []
     cluster = Cluster(o, model, held)
     with cluster as url:
         live(o, url, rates[0], 2, os.path.join(folder, "warm.json"))  # pages in, connections open
-        for rate in rates:
-            out = os.path.join(folder, f"live-{placement}-{n_worker}-{rate}.json")
-            measured.append(live_runs(o, cluster, url, rate, out))
-    for rate, kept in zip(rates, measured):
-        real = [run_ for _, run_, _ in kept]
-        told = [simulate(o, model, calibration, table, n_worker, rate, o.seconds,
-                         os.path.join(folder, f"sim-{placement}-{n_worker}-{rate}-{pace}.json"), pace)
-                for pace in range(PACES)]
-        row = {"workers": n_worker, "placement": placement, "rate": rate, "others": max(k[0] for k in kept),
-               "failed": sum(run["requests"]["failed"] for run in real), "figures": {}, "spread": {}}
-        for name, path, _ in FIGURES:
-            each = sorted(number(run, path) for run in real)
-            row["figures"][name] = [statistics.median(each), statistics.median(number(run, path) for run in told)]
-            row["spread"][name] = each[-1] / each[0] - 1 if each[0] else 0
-        middle = sorted((k[2] for k in kept), key=lambda p: p["step"])[len(kept) // 2]
-        told.sort(key=lambda run: run["cluster"]["step_ms"])
-        row["parts"] = {name: [middle[name], x] for name, x in parts_told(told[PACES // 2]).items()}
-        rows.append(row)
-        print_row(o, row)
+        measured, beside = measure(o, model, calibration, cluster, url, rates, name)
+    for rate, runs in zip(rates, measured):
+        known = {}
+        for calibrations in map(tuple, beside):
+            if calibrations not in known:
+                known[calibrations] = Told(o, model, table, n_worker, rate, calibrations,
+                                           f"{name}-{rate}-sim.json")
+        row = compared(o, runs, [known[tuple(c)] for c in beside])
+        rows.append({"workers": n_worker, "placement": placement, "rate": rate, **row})
+        print_row(o, rows[-1])
 
 
 def print_row(o, row):
     cells = []
     for name, _, bar in FIGURES:
         real, told = row["figures"][name]
-        off = told / real - 1 if real else float("nan")
+        off = row["error"][name]
         cells.append(f"{real:7.4g} {told:7.4g} {100 * off:+6.1f} %{' ' if abs(off) <= bar else '!'}"
                      f" ({100 * row['spread'][name]:2.0f} %)")
     disturbed = f"  others took {100 * row['others']:.0f} %" if row["others"] > o.others else ""
@@ -315,10 +363,10 @@ def print_row(o, row):
 
 
 def verdict(rows):
-    print("\n! is outside the bar: 10 % for throughput, 20 % for latency. Each cell: measured (median of the repeats),\n"
-          "predicted, error, (spread of the repeats: largest over smallest).")
+    print("\n! is outside the bar: 10 % for throughput, 20 % for latency. Each cell: measured and predicted (medians\n"
+          "of the repeats), error (median of each repeat's own), (spread of the repeats: largest over smallest).")
     for name, _, bar in FIGURES:
-        off = [abs(r["figures"][name][1] / r["figures"][name][0] - 1) for r in rows if r["figures"][name][0]]
+        off = [abs(r["error"][name]) for r in rows if r["figures"][name][0]]
         inside = sum(x <= bar for x in off)
         spread = statistics.median(r["spread"][name] for r in rows)
         print(f"{name:<10} {inside} of {len(off)} within {100 * bar:.0f} %, worst {100 * max(off):.1f} %; "

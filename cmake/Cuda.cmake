@@ -11,6 +11,8 @@ if(CMAKE_CUDA_COMPILER)
     set(CMAKE_CUDA_ARCHITECTURES 80-virtual 90-real)
   endif()
   enable_language(CUDA)
+  # Programs are C programs: who links them is not changed by what a library was made from.
+  set(CMAKE_CUDA_LINKER_PREFERENCE_PROPAGATES 0)
   find_package(CUDAToolkit REQUIRED)
   set(SIGMOE_CUDA_FOUND ${CUDAToolkit_VERSION})
 endif()
@@ -32,7 +34,7 @@ function(sigmoe_cuda_kernels room)
     target_compile_options(${room}_cuda PRIVATE --Werror=all-warnings)
   endif()
   target_sources(${room} PRIVATE $<TARGET_OBJECTS:${room}_cuda>)
-  target_link_libraries(${room} PUBLIC CUDA::cudart_static)
+  target_link_libraries(${room} PUBLIC CUDA::cudart_static stdc++)
 endfunction()
 
 # sigmoe_cuda_choice(ROOM WITH WITHOUT): of two files of a room the one that can be compiled.

@@ -110,6 +110,7 @@ static void fill(struct bench *b, int n_span, int rows, int pos)
     b->n = n_span * rows;
     micro_fill(&b->f, b->m, b->span, n_span, 0, b->n);
     forward_embed(&b->f, b->m);
+    forward_keys(&b->f, b->m, 0); /* normed rows, for layers that find them so */
 }
 
 /* The next layer that is sparse (or dense) in turn. */
@@ -133,6 +134,8 @@ static double run_attention(void *arg)
 {
     struct bench *b = arg;
     int layer = next_layer(b, 1);
+    if (!b->weights->layer[layer].q.data)
+        b->m->normed = layer; /* by the layer before it, in its combine */
     int64_t from = clock_now(&clock_real);
     forward_keys(&b->f, b->m, layer);
     if (forward_attention(&b->f, b->m, layer, b->err))

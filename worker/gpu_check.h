@@ -21,7 +21,7 @@ struct gpu_case {
 /* gpu_agrees computes the case on the device and by portable C: 0, or ERR_MODEL with where the
  * first bits differ, or why it could not be computed. */
 int gpu_agrees(struct gpu *g, const struct gpu_case *c, struct err *err);
-/* gpu_check: a few cases, of each kind of weights; some milliseconds. */
+/* gpu_check: a few small cases, of each kind of weights. */
 int gpu_check(struct gpu *g, struct err *err);
 
 #endif
