@@ -135,8 +135,11 @@ double measure(const struct calibrate *c, measure_fn *fn, void *arg)
 
 int calibrate_rows(int max, int *rows)
 {
-    static const int known[] = {1,  2,  4,   8,   12,  16,  24,  32,   48,
-                                64, 96, 128, 192, 256, 384, 512, 1024, 2048};
+    /* Tiles have sixteen rows, and one row more costs a whole tile: a staircase. Its steps' ends
+     * are measured while they are large, then the middles of some, so that lines between them go
+     * through the stairs and not along their lower edge. */
+    static const int known[] = {1,  2,  4,  8,   12,  16,  17,  32,  33,  48,   49,
+                                64, 65, 72, 104, 136, 200, 264, 392, 520, 1032, 2048};
     int n = 0;
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]) && known[i] < max; i++)
         rows[n++] = known[i];

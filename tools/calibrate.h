@@ -34,8 +34,8 @@ struct calibrate {
 double calibrate_middle(double *x);
 typedef double measure_fn(void *arg);
 double measure(const struct calibrate *c, measure_fn *fn, void *arg);
-/* calibrate_rows: 1, 2, 4, 8, 16, then as the kernels cut rows into tiles, one and a half times the
- * one before or less, up to `max`, and `max`; returns how many, at most COST_POINTS. */
+/* calibrate_rows: numbers of rows to measure, as the kernels cut them into tiles, up to `max`, and
+ * `max`; returns how many, at most COST_POINTS. */
 int calibrate_rows(int max, int *rows);
 
 int calibrate_dense(struct calibrate *c, struct err *err);  /* the coordinator's curves */
