@@ -310,7 +310,7 @@ def measure(o, model, calibration, cluster, url, rates, name):
     return runs, beside
 
 
-def compared(o, runs, told):
+def compared(runs, told):
     """One row of the table: figures are medians, the error that of the pairs."""
     real = [run for _, run, _ in runs]
     row = {"others": max(k[0] for k in runs), "failed": sum(run["requests"]["failed"] for run in real),
@@ -343,7 +343,7 @@ def one_cluster(o, model, calibration, n_expert, n_worker, placement, folder, ro
             if calibrations not in known:
                 known[calibrations] = Told(o, model, table, n_worker, rate, calibrations,
                                            f"{name}-{rate}-sim.json")
-        row = compared(o, runs, [known[tuple(c)] for c in beside])
+        row = compared(runs, [known[tuple(c)] for c in beside])
         rows.append({"workers": n_worker, "placement": placement, "rate": rate, **row})
         print_row(o, rows[-1])
 

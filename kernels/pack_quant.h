@@ -13,6 +13,11 @@
 /* Bytes of a group's scales. */
 #define SCALE_BYTES ((size_t)PANEL * 2)
 
+/* bf16 bits of magnitudes: below the first a group is zeros, so that 127 / top is finite and top /
+ * 127 no denormal (2^-118); from the second on it is not finite. */
+#define INT_TOP_LEAST    0x0480u
+#define INT_TOP_INFINITE 0x7f80u
+
 /* k of a line, and lines of 32 k. */
 static inline int quant_line_k(enum dtype dtype)
 {

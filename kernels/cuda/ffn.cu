@@ -54,7 +54,7 @@ static __global__ void ints_of(const uint16_t *x, unsigned char *out, int n_row,
     for (int q = 0; q < 4; q++)
         top = max(top, v[q] & 0x7fffu);
     top = __reduce_max_sync(0xffffffffu, top);
-    const bool nothing = top < 0x0480u, not_finite = top >= 0x7f80u; /* int_rows.h */
+    const bool nothing = top < INT_TOP_LEAST, not_finite = top >= INT_TOP_INFINITE;
     const float most = __uint_as_float(top << 16);
     float scale = nothing ? 0.0f : __uint_as_float(0x7fc00000u);
     uint32_t q4 = 0;

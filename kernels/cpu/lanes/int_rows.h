@@ -4,16 +4,11 @@
 #ifndef KERNELS_INT_ROWS_H
 #define KERNELS_INT_ROWS_H
 
-#include "kernels/kernels.h"
+#include "kernels/pack_quant.h"
 #include "kernels/vec.h"
 
 #include "base/dtype.h"
 #include <math.h>
-
-/* bf16 bits of magnitudes: below the first a group is zeros, so that 127 / top is finite and top /
- * 127 no denormal (2^-118); from the second on it is not finite. */
-#define INT_TOP_LEAST    0x0480u
-#define INT_TOP_INFINITE 0x7f80u
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) || defined(__AVX2__) && defined(__FMA__)
 INLINE unsigned int_top16(__m256i m)
