@@ -5,17 +5,19 @@ Printed side by side: throughput (bar: within 10 %) and p50 and p95 of time to f
 requests (bar: within 20 %).
 
 The machine is measured first (`sigmoe calibrate`, as many threads as serve), then each configuration is
-served and loaded, then simulated; neither sees the other's figures. Coordinator, workers and client are
+served and loaded, then simulated; neither sees the other's figures. What both have in common are the requests and how
+much others on the machine slowed its CPUs in these seconds: `sigmoe loadtest pace` watches that beside each live run,
+within 1 % of the CPUs' time, and each repeat is predicted with its own. Coordinator, workers and client are
 declared to share this machine's CPUs (--cores). Run it on an idle machine: the same live run is made
 --repeats times, medians are compared, and how far apart the repeats lie stands beside (spread: largest over
 smallest), since no prediction can be closer than reality is to itself. A run beside which others took more
 than --others of the CPUs' time is made again, twice at most, and told when it counts all the same.
-With --calibrate-each every live run is predicted from measurements of the machine right before and right after it,
-and errors are medians of such pairs.
+Errors are medians of such pairs. The model must be much larger than the machine's last-level cache: how much of a
+smaller one lies there is up to others too, and nothing watches that.
 What a server decides by what it measures while it runs, the simulation cannot know: it serves with one
 micro-batch, without guessed tokens, and over the transport that was calibrated.
 
-  bench/sim_vs_live.py --sigmoe build/release/sigmoe                  # a 6-layer bench-m2, about 13 minutes
+  bench/sim_vs_live.py --sigmoe build/release/sigmoe                  # a 16-layer bench-m2, about 35 minutes
   bench/sim_vs_live.py --sigmoe build/release/sigmoe --tiny           # whether it works, a minute
 """
 import argparse
@@ -33,7 +35,6 @@ import urllib.request
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 DATA = os.path.join(os.path.dirname(ROOT), "shared", "data")
-PACES = 5  # simulations whose host pauses at other moments; as of live runs, medians count
 PLACEMENTS = ("contiguous", "round-robin", "doubled")
 FIGURES = (("tokens/s", "throughput.tokens_per_s", 0.10), ("TTFT p50", "latency_ms.ttft.p50", 0.20),
            ("TTFT p95", "latency_ms.ttft.p95", 0.20), ("total p50", "latency_ms.total.p50", 0.20),
@@ -45,12 +46,12 @@ def parse():
     p.add_argument("--sigmoe", required=True)
     p.add_argument("--tiny", action="store_true", help="a model that loads at once, a few seconds a load")
     p.add_argument("--model", help="a served model's folder instead (with its tokenizer)")
-    p.add_argument("--layers", type=int, default=6, help="of the synthetic bench-m2")
+    p.add_argument("--layers", type=int, default=16, help="of the synthetic bench-m2")
     p.add_argument("--workers", default="2,4")
     p.add_argument("--placements", default=",".join(PLACEMENTS))
     p.add_argument("--loads", default="0.35,0.7", help="parts of the throughput that the simulator says is all")
     p.add_argument("--rates", help="requests a second instead of --loads")
-    p.add_argument("--seconds", type=float, default=14, help="of each load")
+    p.add_argument("--seconds", type=float, default=20, help="of each load")
     p.add_argument("--repeats", type=int, default=3, help="of each live run")
     p.add_argument("--others", type=float, default=0.03, help="part of the CPUs' time that disturbs a live run")
     p.add_argument("--parts", action="store_true", help="steps, waits and ways too, predicted beside measured")
@@ -59,10 +60,7 @@ def parse():
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--trace", help="recorded routes of the model (docs/TRACE.md); default: they are recorded first")
     p.add_argument("--calibration", help="use this file and do not measure")
-    p.add_argument("--calibrate-each", action="store_true",
-                   help="measure the machine before and after each live run and predict that run from the two: where\n"
-                        "the host's speed changes from one minute to the next, both are then of the same minutes")
-    p.add_argument("--budget", type=float, default=80, help="milliseconds for each point that is measured")
+    p.add_argument("--budget", type=float, default=160, help="milliseconds for each point that is measured")
     p.add_argument("--keep", help="folder for the reports; default: none are kept")
     p.add_argument("--json", help="write the table as JSON")
     return p.parse_args()
@@ -143,11 +141,11 @@ def traffic(o, rate, seconds):
             "--seed", o.seed]
 
 
-def simulate(o, model, calibration, placement, n_worker, rate, seconds, out, pace=0):
+def simulate(o, model, calibration, placement, n_worker, rate, seconds, out, pace=None):
     run(o, "loadtest", "simulate", os.path.join(model, "config.json"), "--calibration", calibration, "--workers",
         n_worker, "--cores", os.cpu_count(), "--threads", 1, "--worker-threads", 1, "--placement", placement,
         "--micro", 1,
-        "--kv-tokens", 65536, "--seqs", 64, "--trace", o.trace, "--pace-seed", pace,
+        "--kv-tokens", 65536, "--seqs", 64, "--trace", o.trace, *(["--pace", pace] if pace else []),
         *traffic(o, rate, seconds), "--json", out)
     with open(out, encoding="utf-8") as f:
         return json.load(f)["runs"][0]
@@ -183,7 +181,7 @@ def rates_of(o, model, calibration, placement, n_worker, out):
     """What the loads are parts of: requests a second that end when more come than can."""
     if o.rates:
         return [float(r) for r in o.rates.split(",")]
-    flood = simulate(o, model, calibration, placement, n_worker, 200, 8, out)
+    flood = simulate(o, model, calibration, placement, n_worker, 20, 60, out)
     most = number(flood, "throughput.requests_per_s")
     return [round(most * float(part), 3) for part in o.loads.split(",")]
 
@@ -252,77 +250,61 @@ def cpu_seconds(pids):
     return (sum(every) - every[3] - every[4]) / tick, mine / tick
 
 
-def live_run(o, cluster, url, rate, out):
-    """One run of one load: (what others took of the CPUs, the client's report, the server's counters)."""
+class Watch:
+    """`sigmoe loadtest pace` while this is open; then cpu_s is what it took itself."""
+
+    def __init__(self, o, seconds, out):
+        self.command = [o.sigmoe, "loadtest", "pace", "-o", out, "--seconds", str(seconds), "--bin", "20"]
+        self.cpu_s = 0
+
+    def __enter__(self):
+        self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL)
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        _, status, usage = os.wait4(self.process.pid, 0)
+        self.process.returncode = os.waitstatus_to_exitcode(status)
+        self.cpu_s = usage.ru_utime + usage.ru_stime
+
+
+def live_run(o, cluster, url, rate, out, pace):
+    """One run of one load: (what others took of the CPUs, the client's report, the server's counters, the pace)."""
     pids = [p.pid for p in cluster.running] + [os.getpid()]
     before, (every, mine), spent = metrics(url), cpu_seconds(pids), cpu_by_thread(cluster.running)
     begun = time.monotonic()
-    run_ = live(o, url, rate, o.seconds, out)
+    with Watch(o, o.seconds + 60, pace) as watch:
+        run_ = live(o, url, rate, o.seconds, out)
     took = time.monotonic() - begun
     every_now, mine_now = cpu_seconds(pids)
     others = max(0, every_now - every - (mine_now - mine)) / (took * os.cpu_count())
     spent = {kind: now - spent[kind] for kind, now in cpu_by_thread(cluster.running).items()}
-    return others, run_, parts_of(before, metrics(url), spent, run_)
+    spent["client"] -= watch.cpu_s
+    return others, run_, parts_of(before, metrics(url), spent, run_), pace
 
 
-def quiet_run(o, *args):
+def quiet_run(o, cluster, url, rate, name):
     """live_run, again where others took much, twice at most: the quietest."""
     kept = []
     while len(kept) < 3 and not (kept and kept[-1][0] <= o.others):
-        kept.append(live_run(o, *args))
+        again = f"{name}-{len(kept)}"
+        kept.append(live_run(o, cluster, url, rate, f"{again}.json", f"{again}-pace.json"))
     return min(kept, key=lambda k: k[0])
 
 
-class Told:
-    """What is predicted of one configuration: simulated under several turns of the host's pace. calibrations: the
-    measurements of the machine next to the run that it is held against; their predictions are averaged."""
-
-    def __init__(self, o, model, table, n_worker, rate, calibrations, out):
-        self.runs = [[simulate(o, model, calibration, table, n_worker, rate, o.seconds, out, pace)
-                      for pace in range(PACES)] for calibration in calibrations]
-
-    def figure(self, path):
-        return statistics.mean(statistics.median(number(run, path) for run in runs) for runs in self.runs)
-
-    def parts(self):
-        middle = [sorted(runs, key=lambda run: run["cluster"]["step_ms"])[PACES // 2] for runs in self.runs]
-        each = [parts_told(run) for run in middle]
-        return {name: statistics.mean(p[name] for p in each) for name in each[0]}
-
-
-def measure(o, model, calibration, cluster, url, rates, name):
-    """--repeats live runs of each rate, [[run of a repeat] of a rate], and for each repeat the calibrations that
-    belong to it: the one, or with --calibrate-each those made right before and right after it. name: what files of
-    this cluster begin with."""
-    runs, beside = [[] for _ in rates], []
-    for i in range(o.repeats):
-        if o.calibrate_each and i > 0:
-            calibration = f"{name}-calibration-{i}.json"
-            calibrate(o, model, calibration)
-        beside.append([calibration])
-        for k, rate in enumerate(rates):
-            runs[k].append(quiet_run(o, cluster, url, rate, f"{name}-{rate}-live-{i}.json"))
-    if o.calibrate_each:
-        last = f"{name}-calibration-{o.repeats}.json"
-        calibrate(o, model, last)
-        for each, after in zip(beside, [b[0] for b in beside[1:]] + [last]):
-            each.append(after)
-    return runs, beside
-
-
 def compared(runs, told):
-    """One row of the table: figures are medians, the error that of the pairs."""
-    real = [run for _, run, _ in runs]
+    """One row of the table: figures are medians, the error that of the pairs. told: a simulation for each run."""
+    real = [run for _, run, _, _ in runs]
     row = {"others": max(k[0] for k in runs), "failed": sum(run["requests"]["failed"] for run in real),
            "figures": {}, "spread": {}, "error": {}}
     for name, path, _ in FIGURES:
-        pairs = [(number(run, path), t.figure(path)) for run, t in zip(real, told)]
+        pairs = [(number(run, path), number(t, path)) for run, t in zip(real, told)]
         each = sorted(a for a, _ in pairs)
         row["figures"][name] = [statistics.median(each), statistics.median(b for _, b in pairs)]
         row["error"][name] = statistics.median(b / a for a, b in pairs) - 1 if each[0] else float("nan")
         row["spread"][name] = each[-1] / each[0] - 1 if each[0] else 0
     middle = sorted(range(len(runs)), key=lambda i: runs[i][2]["step"])[len(runs) // 2]
-    row["parts"] = {name: [runs[middle][2][name], x] for name, x in told[middle].parts().items()}
+    row["parts"] = {name: [runs[middle][2][name], x] for name, x in parts_told(told[middle]).items()}
     return row
 
 
@@ -335,15 +317,15 @@ def one_cluster(o, model, calibration, n_expert, n_worker, placement, folder, ro
     rates = rates_of(o, model, calibration, table, n_worker, os.path.join(folder, "flood.json"))
     cluster = Cluster(o, model, held)
     with cluster as url:
-        live(o, url, rates[0], 2, os.path.join(folder, "warm.json"))  # pages in, connections open
-        measured, beside = measure(o, model, calibration, cluster, url, rates, name)
+        live(o, url, 2, 3, os.path.join(folder, "warm.json"))  # pages in, connections open
+        measured = [[] for _ in rates]
+        for i in range(o.repeats):
+            for k, rate in enumerate(rates):
+                measured[k].append(quiet_run(o, cluster, url, rate, f"{name}-{rate}-live-{i}"))
     for rate, runs in zip(rates, measured):
-        known = {}
-        for calibrations in map(tuple, beside):
-            if calibrations not in known:
-                known[calibrations] = Told(o, model, table, n_worker, rate, calibrations,
-                                           f"{name}-{rate}-sim.json")
-        row = compared(runs, [known[tuple(c)] for c in beside])
+        told = [simulate(o, model, calibration, table, n_worker, rate, o.seconds, f"{name}-{rate}-sim-{i}.json", pace)
+                for i, (_, _, _, pace) in enumerate(runs)]
+        row = compared(runs, told)
         rows.append({"workers": n_worker, "placement": placement, "rate": rate, **row})
         print_row(o, rows[-1])
 
@@ -381,8 +363,6 @@ def main():
     if o.tiny:
         o.seconds, o.prompt, o.output, o.budget, o.repeats = min(o.seconds, 3), 24, 8, min(o.budget, 4), 1
         o.rates = o.rates or "5,20"  # faster ones measure HTTP and the client, not the model
-    if o.calibrate_each and o.calibration:
-        sys.exit("--calibrate-each measures, --calibration uses what was measured: one of them")
     with tempfile.TemporaryDirectory(prefix="sigmoe-sim-vs-live-") as tmp:
         folder = o.keep or tmp
         os.makedirs(folder, exist_ok=True)
@@ -398,8 +378,6 @@ def main():
         rows = []
         for n_worker in map(int, o.workers.split(",")):
             for placement in o.placements.split(","):
-                if o.calibrate_each and rows:
-                    calibrate(o, model, calibration)
                 one_cluster(o, model, calibration, n_expert, n_worker, placement, folder, rows)
         verdict(rows)
         if o.json:

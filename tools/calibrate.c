@@ -71,7 +71,7 @@ static int parse(int argc, char **argv, struct options *o, struct err *err)
 
 /* ---- points ---- */
 
-/* Beyond most last-level caches of today there is nothing left to displace. */
+/* As much as the last-level cache twice; where the system does not tell, as most have. */
 #define SWEEP_BYTES ((size_t)256 << 20)
 #define SWEEP_CHUNK ((size_t)1 << 20)
 #define LINE_BYTES  64
@@ -88,11 +88,11 @@ static void sweep_chunks(void *arg, int begin, int end, int thread)
     atomic_store_explicit(&swept, sum, memory_order_relaxed);
 }
 
-static void sweep(const struct calibrate *c)
+void calibrate_sweep(const struct calibrate *c)
 {
     if (c->sweep)
-        team_run(c->team, sweep_chunks, (void *)(uintptr_t)c, (int)(c->sweep_bytes / SWEEP_CHUNK),
-                 1);
+        team_run(c->all_cpus, sweep_chunks, (void *)(uintptr_t)c,
+                 (int)(c->sweep_bytes / SWEEP_CHUNK), 1);
 }
 
 /* sweep_begin: as much as the model has, so that one that fits into a cache stays there. */
@@ -100,8 +100,9 @@ static void sweep_begin(struct calibrate *c)
 {
     const struct model_desc *d = &c->model->desc;
     double bytes = cost_expert_bytes(d, c->precision) * d->n_expert * desc_n_sparse(d);
-    c->sweep_bytes =
-        bytes < (double)SWEEP_BYTES ? (size_t)bytes / SWEEP_CHUNK * SWEEP_CHUNK : SWEEP_BYTES;
+    long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    size_t most = cache > 0 && 2 * (size_t)cache > SWEEP_BYTES ? 2 * (size_t)cache : SWEEP_BYTES;
+    c->sweep_bytes = (bytes < (double)most ? (size_t)bytes : most) / SWEEP_CHUNK * SWEEP_CHUNK;
     unsigned char *p = c->sweep_bytes > 0 ? mem_map(c->sweep_bytes) : NULL;
     if (p)
         memset(p, 1, c->sweep_bytes);
@@ -113,24 +114,6 @@ static void sweep_end(struct calibrate *c)
     if (c->sweep)
         mem_unmap((void *)(uintptr_t)c->sweep, c->sweep_bytes);
     c->sweep = NULL;
-}
-
-double measure(const struct calibrate *c, measure_fn *fn, void *arg)
-{
-    double sum = 0;
-    int n = 0;
-    if (fn(arg) < 0)
-        return -1;
-    int64_t until = clock_now(&clock_real) + c->budget_ns / CALIBRATE_PASSES;
-    do { /* at least twice, however long the sweep takes */
-        sweep(c);
-        double ns = fn(arg);
-        if (ns < 0)
-            return -1;
-        sum += ns;
-        n++;
-    } while (n < 2 || clock_now(&clock_real) < until);
-    return sum / n;
 }
 
 int calibrate_rows(int max, int *rows)
@@ -147,62 +130,31 @@ int calibrate_rows(int max, int *rows)
     return n;
 }
 
+int calibrate_rows_few(int max, int *rows)
+{
+    static const int known[] = {1, 8, 32, 128};
+    int n = 0;
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]) && known[i] < max; i++)
+        rows[n++] = known[i];
+    rows[n++] = max;
+    return n;
+}
+
 /* ---- passes ---- */
 
-double calibrate_middle(double *x)
-{
-    for (int i = 1; i < CALIBRATE_PASSES; i++)
-        for (int k = i; k > 0 && x[k] < x[k - 1]; k--) {
-            double swap = x[k];
-            x[k] = x[k - 1];
-            x[k - 1] = swap;
-        }
-    double sum = 0;
-    for (int i = 1; i < CALIBRATE_PASSES - 1; i++)
-        sum += x[i];
-    return sum / (CALIBRATE_PASSES - 2);
-}
-
-static void middle_curve(const struct cost_model *pass, size_t offset, struct cost_curve *out)
-{
-    const struct cost_curve *of[CALIBRATE_PASSES];
-    for (int p = 0; p < CALIBRATE_PASSES; p++)
-        of[p] = (const struct cost_curve *)(const void *)((const char *)&pass[p] + offset);
-    *out = *of[0];
-    for (int i = 0; i < out->n; i++) {
-        double x[CALIBRATE_PASSES];
-        for (int p = 0; p < CALIBRATE_PASSES; p++)
-            x[p] = of[p]->y[i];
-        out->y[i] = calibrate_middle(x);
-    }
-}
-
-/* Stages and experts, pass by pass. */
+/* Stages and experts, pass by pass; the last one's curves are of the samples of all. */
 static int passes(struct calibrate *c, struct err *err)
 {
-    struct cost_model pass[CALIBRATE_PASSES];
-    double span[CALIBRATE_PASSES], call[CALIBRATE_PASSES];
-    int rc = 0;
+    int rc = calibrate_points_begin(c, err);
     for (int p = 0; rc == 0 && p < CALIBRATE_PASSES; p++) {
+        c->next_point = 0;
+        c->feel = 1;
         rc = calibrate_expert(c, err);
         rc = rc ? rc : calibrate_dense(c, err);
-        pass[p] = c->cost;
-        span[p] = c->cost.span_ns;
-        call[p] = c->cost.expert_call_ns;
     }
-    if (rc)
-        return rc;
-    static const size_t curves[] = {
-        offsetof(struct cost_model, attn),    offsetof(struct cost_model, context),
-        offsetof(struct cost_model, decode),  offsetof(struct cost_model, gate),
-        offsetof(struct cost_model, dense),   offsetof(struct cost_model, shared),
-        offsetof(struct cost_model, combine), offsetof(struct cost_model, head),
-        offsetof(struct cost_model, expert)};
-    for (size_t i = 0; i < sizeof(curves) / sizeof(curves[0]); i++)
-        middle_curve(pass, curves[i], (struct cost_curve *)(void *)((char *)&c->cost + curves[i]));
-    c->cost.span_ns = calibrate_middle(span);
-    c->cost.expert_call_ns = calibrate_middle(call);
-    return 0;
+    if (rc == 0 && c->cost.gate.y[0] > 0) /* of all stages the one that is least a product */
+        c->cost.other_feel = c->cost.gate.felt[0] / c->cost.gate.y[0];
+    return rc;
 }
 
 /* ---- what carries over to other shapes ---- */
@@ -234,7 +186,7 @@ void calibrate_hardware(struct calibrate *c)
 
 /* ---- the command ---- */
 
-#define PACE_SLOW 0.7 /* worth telling */
+#define PACE_SLOW 0.6 /* worth telling */
 
 static void put(const char *what, const struct cost_curve *c)
 {
@@ -244,8 +196,11 @@ static void put(const char *what, const struct cost_curve *c)
         printf(" -\n");
         return;
     }
-    printf(" %10s at %-6.4g %10s at %-6.4g\n", human_ns(c->y[0], first, sizeof(first)), c->x[0],
-           human_ns(c->y[c->n - 1], last, sizeof(last)), c->x[c->n - 1]);
+    double y = c->y[c->n - 1];
+    printf(" %10s at %-6.4g %10s at %-6.4g  feels %.2f, %.2f\n",
+           human_ns(c->y[0], first, sizeof(first)), c->x[0], human_ns(y, last, sizeof(last)),
+           c->x[c->n - 1], c->y[0] > 0 ? c->felt[0] / c->y[0] : 1,
+           y > 0 ? c->felt[c->n - 1] / y : 1);
 }
 
 static void put_pace(const struct cost_pace *pace)
@@ -258,10 +213,10 @@ static void put_pace(const struct cost_pace *pace)
         slow += x < PACE_SLOW;
     }
     if (n > 0)
-        printf(
-            "pace of the CPUs       %9.1f %% of the usual on average; below %.0f %% in %.1f %% of "
-            "the time\n",
-            100 * sum / n, 100 * PACE_SLOW, 100 * slow / n);
+        printf("pace of the CPUs       %9.1f %% of the undisturbed on average; below %.0f %% in "
+               "%.1f %% "
+               "of the time\n",
+               100 * sum / n, 100 * PACE_SLOW, 100 * slow / n);
 }
 
 static void summary(const struct calibrate *c, const char *path)
@@ -269,7 +224,9 @@ static void summary(const struct calibrate *c, const char *path)
     const struct cost_model *m = &c->cost;
     char text[32];
     printf(
-        "coordinator, a layer   (first and last point: time at rows; decoding: at a position)\n");
+        "coordinator, a layer   (undisturbed; first and last point: time at rows; decoding: at a "
+        "position;\n                        feels: how much of it stretches with the CPU's "
+        "pace)\n");
     put("  attention", &m->attn);
     put("  gate", &m->gate);
     put("  dense FFN", &m->dense);
@@ -303,7 +260,8 @@ static int run(const struct options *o, struct calibrate *c, struct model *model
         c->sparse++;
     c->team = team_create((int)o->threads, -1);
     c->worker_team = team_create((int)o->worker_threads, -1);
-    if (!c->team || !c->worker_team)
+    c->all_cpus = team_create(0, -1);
+    if (!c->team || !c->worker_team || !c->all_cpus)
         return err_set(err, ERR_NOMEM, "the system refuses the threads asked for");
     sweep_begin(c);
     int rc = passes(c, err);
@@ -353,8 +311,10 @@ int cmd_calibrate(int argc, char **argv)
         summary(&c, o.out);
     else
         fprintf(stderr, "sigmoe calibrate: %s\n", err.text);
+    calibrate_points_end(&c);
     team_destroy(c.team);
     team_destroy(c.worker_team);
+    team_destroy(c.all_cpus);
     model_close(model);
     return err_exit_code(rc);
 }

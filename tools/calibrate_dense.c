@@ -13,6 +13,7 @@
 
 #define CONTEXT      1024 /* positions, if the model has so many */
 #define DECODE_SPANS 8    /* sequences that decode over it together */
+#define FEEL_MOST    1.5  /* of what is left after a subtraction */
 #define HEAD_ROWS    64   /* rows at once, as the engine has them; more are as many times that */
 
 struct bench {
@@ -199,23 +200,46 @@ static double run_head(void *arg)
 
 /* ---- curves ---- */
 
+/* How many layers are met before one is met again. */
+static int layers(const struct bench *b, int sparse)
+{
+    const struct model_desc *d = &b->c->model->desc;
+    return sparse ? desc_n_sparse(d) : d->n_layer - desc_n_sparse(d);
+}
+
+static struct measured attention(struct bench *b)
+{
+    return measure(b->c, b->c->team, layers(b, 1), run_attention, b);
+}
+
 static int one_curve(struct bench *b, measure_fn *fn, struct cost_curve *curve)
 {
+    int cold = fn == run_head ? 1 : layers(b, fn != run_dense);
     int most = fn == run_head && b->c->rows_max > HEAD_ROWS ? HEAD_ROWS : b->c->rows_max;
-    int rows[COST_POINTS], n = calibrate_rows(most, rows);
+    int tiles = fn != run_gate && fn != run_combine;
+    int rows[COST_POINTS], n = (tiles ? calibrate_rows : calibrate_rows_few)(most, rows);
     curve->n = 0;
     for (int i = 0; i < n; i++) {
         fill(b, rows[i], 1, 0);
-        double ns = measure(b->c, fn, b);
-        if (ns < 0)
+        struct measured m = measure(b->c, b->c->team, cold, fn, b);
+        if (m.ns < 0)
             return ERR_NOMEM;
-        cost_curve_add(curve, rows[i], ns);
+        cost_curve_add_felt(curve, rows[i], m.ns, m.felt_ns);
     }
     return 0;
 }
 
 /* A row and position of context: the same rows far from the beginning, less the same at it. A
  * row alone is measured on DECODE_SPANS sequences, whose caches are met in turn. */
+/* (all - less) / n of work, nothing where noise makes it negative. */
+static void curve_add_less(struct cost_curve *curve, double x, struct measured all,
+                           struct measured less, double n)
+{
+    double ns = (all.ns - less.ns) / n, felt = (all.felt_ns - less.felt_ns) / n;
+    double most = FEEL_MOST * (ns > 0 ? ns : 0);
+    cost_curve_add_felt(curve, x, ns > 0 ? ns : 0, felt < 0 ? 0 : felt > most ? most : felt);
+}
+
 static int context_curve(struct bench *b)
 {
     struct cost_curve *curve = &b->c->cost.context;
@@ -228,13 +252,12 @@ static int context_curve(struct bench *b)
         if (pos < 1 || n_span * rows[i] > b->c->rows_max)
             break;
         fill(b, n_span, rows[i], 0);
-        double near = measure(b->c, run_attention, b);
+        struct measured near = attention(b);
         fill(b, n_span, rows[i], pos);
-        double far = measure(b->c, run_attention, b);
-        if (near < 0 || far < 0)
+        struct measured far = attention(b);
+        if (near.ns < 0 || far.ns < 0)
             return ERR_NOMEM;
-        double each = (far - near) / ((double)pos * rows[i] * n_span);
-        cost_curve_add(curve, rows[i], each > 0 ? each : 0);
+        curve_add_less(curve, rows[i], far, near, (double)pos * rows[i] * n_span);
     }
     return curve->n > 0 ? 0 : err_set(b->err, ERR_MODEL, "a context of %d is too short", most);
 }
@@ -247,11 +270,12 @@ static int attention_curve(struct bench *b)
     cost->attn.n = 0;
     for (int i = 0; i < n && rows[i] <= b->c->model->desc.max_context; i++) {
         fill(b, 1, rows[i], 0);
-        double ns = measure(b->c, run_attention, b), all = ns;
-        if (ns < 0)
+        struct measured m = attention(b);
+        if (m.ns < 0)
             return ERR_NOMEM;
-        ns -= cost_at(&cost->context, rows[i]) * rows[i] * (rows[i] + 1) / 2;
-        cost_curve_add(&cost->attn, rows[i], ns > all / 2 ? ns : all / 2);
+        double less = cost_at(&cost->context, rows[i]) * rows[i] * (rows[i] + 1) / 2;
+        double ns = less < m.ns / 2 ? m.ns - less : m.ns / 2;
+        cost_curve_add_felt(&cost->attn, rows[i], ns, ns * m.felt_ns / m.ns);
     }
     return 0;
 }
@@ -268,11 +292,11 @@ static int decode_curve(struct bench *b)
         if (at[i] + 1 >= b->c->model->desc.max_context)
             break;
         fill(b, n_span, 1, at[i]);
-        double ns = measure(b->c, run_attention, b);
-        if (ns < 0)
+        struct measured m = attention(b);
+        if (m.ns < 0)
             return ERR_NOMEM;
-        double each = (ns - cost_at(&cost->attn, n_span)) / n_span;
-        cost_curve_add(&cost->decode, at[i], each > 0 ? each : 0);
+        struct work rest = cost_work(&cost->attn, n_span);
+        curve_add_less(&cost->decode, at[i], m, (struct measured){rest.ns, rest.felt_ns}, n_span);
     }
     cost->span_ns = cost->decode.y[0];
     return 0;

@@ -95,22 +95,24 @@ static int curve(struct bench *b)
     struct cost_model *cost = &b->c->cost;
     int rows[COST_POINTS], n = calibrate_rows(b->c->rows_max, rows), n_call = 0;
     double call = 0;
+    struct team *team = b->c->worker_team;
     int many = b->n_expert < MANY ? b->n_expert : MANY;
     cost->expert.n = 0;
     for (int i = 0; i < n; i++) {
         b->rows = rows[i];
         b->n_seg = 1;
-        double one = measure(b->c, run_batch, b);
+        struct measured one = measure(b->c, team, b->n_expert, run_batch, b);
         b->n_seg = rows[i] > 64 && many > 2 ? 2 : many;
-        double all = b->n_seg > 1 ? measure(b->c, run_batch, b) : one;
-        if (one < 0 || all < 0)
+        struct measured all =
+            b->n_seg > 1 ? measure(b->c, team, b->n_expert / b->n_seg, run_batch, b) : one;
+        if (one.ns < 0 || all.ns < 0)
             return ERR_NOMEM;
         /* What another expert adds; noise must not make it vanish. */
-        double each = b->n_seg > 1 ? (all - one) / (b->n_seg - 1) : one;
-        each = each > one ? one : each < one / 4 ? one / 4 : each;
-        cost_curve_add(&cost->expert, rows[i], each);
+        double each = b->n_seg > 1 ? (all.ns - one.ns) / (b->n_seg - 1) : one.ns;
+        each = each > one.ns ? one.ns : each < one.ns / 4 ? one.ns / 4 : each;
+        cost_curve_add_felt(&cost->expert, rows[i], each, each * all.felt_ns / all.ns);
         if (rows[i] <= 8) {
-            call += one - each;
+            call += one.ns - each;
             n_call++;
         }
     }

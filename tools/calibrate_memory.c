@@ -9,6 +9,7 @@
 
 #define CHUNK ((size_t)1 << 20)
 #define LINE  64
+#define RUNS  12 /* of which the best counts: all CPUs undisturbed at once are rare */
 
 static _Atomic unsigned char seen; /* so that the reading is not optimised away */
 
@@ -25,7 +26,7 @@ static void read_chunks(void *arg, int begin, int end, int thread)
 static double best_rate(const struct calibrate *c, struct team *team)
 {
     double best = 0;
-    for (int i = 0; i < CALIBRATE_PASSES; i++) {
+    for (int i = 0; i < RUNS; i++) {
         int64_t from = clock_now(&clock_real);
         team_run(team, read_chunks, (void *)(uintptr_t)c->sweep, (int)(c->sweep_bytes / CHUNK), 1);
         double rate = (double)c->sweep_bytes / (double)(clock_now(&clock_real) - from) * 1e9;

@@ -4,6 +4,9 @@
  * long as a layer's attention takes: a worker that has waited so long has parked, and waking it is
  * part of the way when it serves.
  *
+ * What it takes is brought to what it would on a CPU that nobody slows, by the pace meanwhile; that
+ * messages feel it as the gate does, of the stages the one most like them, is taken for granted.
+ *
  * Where both ends share CPUs it matters which thread spends what: each side has a ZeroMQ context of
  * its own, as processes have, and the CPU time of their threads is read beside the clock. */
 #include "tools/calibrate.h"
@@ -25,6 +28,7 @@
 #define ALONE_NS     3e6
 
 #define DISPATCHES 21
+#define PASSES     8 /* over all numbers of rows */
 #define SHARE_ROWS 16
 
 struct bench {
@@ -225,8 +229,10 @@ struct point {
 static int point_take(struct bench *b, struct point *p)
 {
     double wire[DISPATCHES], gather[DISPATCHES], compute_ns = 0;
+    double more[2] = {0};
     if (run_dispatch(b) < 0)
         return ERR_NET;
+    more[0] = calibrate_more(b->c, b->c->team);
     struct spent from = spent_now(b);
     for (int i = 0; i < DISPATCHES; i++) {
         wire[i] = run_dispatch(b);
@@ -236,6 +242,8 @@ static int point_take(struct bench *b, struct point *p)
         compute_ns += b->compute_ns / DISPATCHES;
     }
     struct spent to = spent_now(b);
+    more[1] = calibrate_more(b->c, b->c->team);
+    double to_free = 1 / (1 + b->c->cost.other_feel * (more[0] + more[1]) / 2);
     qsort(wire, DISPATCHES, sizeof(*wire), by_value);
     qsort(gather, DISPATCHES, sizeof(*gather), by_value);
     double gather_ns = gather[DISPATCHES / 2], io_ns = (to.io - from.io) / DISPATCHES;
@@ -243,25 +251,30 @@ static int point_take(struct bench *b, struct point *p)
     double theirs_ns = (to.all - from.all) / DISPATCHES - mine_ns - io_ns;
     *p = (struct point){b->bytes_out,
                         b->bytes_in,
-                        wire[DISPATCHES / 2],
-                        gather_ns,
-                        fmax(0, io_ns),
-                        fmax(0, mine_ns - gather_ns),
-                        fmax(0, theirs_ns - compute_ns * team_size(b->c->worker_team))};
+                        to_free * wire[DISPATCHES / 2],
+                        to_free * gather_ns,
+                        to_free * fmax(0, io_ns),
+                        to_free * fmax(0, mine_ns - gather_ns),
+                        to_free * fmax(0, theirs_ns - compute_ns * team_size(b->c->worker_team))};
     return 0;
 }
 
 /* Who spends what. Who wakes whom is that of the largest number of rows up to SHARE_ROWS: of a
  * step's, not of a prompt's. */
+static void add(const struct cost_model *cost, struct cost_curve *curve, double bytes, double ns)
+{
+    cost_curve_add_felt(curve, bytes, ns, ns * cost->other_feel);
+}
+
 static void share_point(struct cost_model *cost, const struct point *p, int rows)
 {
     if (!(p->io_ns > 0))
         return; /* nothing is told, or there is no such thread */
     double bytes = (p->bytes_out + p->bytes_in) / 2, mine_ns = p->mine_ns / 2;
-    cost_curve_add(&cost->hop, bytes, p->io_ns / 4);
-    cost_curve_add(&cost->send, bytes, mine_ns);
-    cost_curve_add(&cost->take, bytes, mine_ns);
-    cost_curve_add(&cost->answer, bytes, p->answer_ns);
+    add(cost, &cost->hop, bytes, p->io_ns / 4);
+    add(cost, &cost->send, bytes, mine_ns);
+    add(cost, &cost->take, bytes, mine_ns);
+    add(cost, &cost->answer, bytes, p->answer_ns);
     /* There and back: four hops, and six threads that were asleep. */
     if (rows <= SHARE_ROWS)
         cost->wake_ns = fmax(0, p->wire_ns - p->io_ns - mine_ns) / 6;
@@ -272,17 +285,17 @@ static const int point_rows[POINTS] = {1, 4, 16, 64, 256, ROWS_MAX};
 
 static double middle_of(const struct point *first, size_t offset)
 {
-    double x[CALIBRATE_PASSES];
-    for (int p = 0; p < CALIBRATE_PASSES; p++)
+    double x[PASSES];
+    for (int p = 0; p < PASSES; p++)
         x[p] = *(const double *)(const void *)((const char *)&first[p * POINTS] + offset);
-    return calibrate_middle(x);
+    return calibrate_middle(x, PASSES);
 }
 
 /* All points in each of several passes, as for stages; the middle of what each came to. */
 static int points_take(struct bench *b, struct point *point)
 {
-    struct point all[CALIBRATE_PASSES * POINTS];
-    for (int i = 0; i < CALIBRATE_PASSES * POINTS; i++) {
+    struct point all[PASSES * POINTS];
+    for (int i = 0; i < PASSES * POINTS; i++) {
         b->n_row = point_rows[i % POINTS];
         if (point_take(b, &all[i]))
             return ERR_NET;
@@ -311,8 +324,8 @@ static int curves(struct bench *b)
         return rc;
     for (int i = 0; i < POINTS; i++) {
         const struct point *p = &point[i];
-        cost_curve_add(&cost->gather, p->bytes_out, p->gather_ns);
-        cost_curve_add(&cost->one_way, (p->bytes_out + p->bytes_in) / 2, p->wire_ns / 2);
+        add(cost, &cost->gather, p->bytes_out, p->gather_ns);
+        add(cost, &cost->one_way, (p->bytes_out + p->bytes_in) / 2, p->wire_ns / 2);
         share_point(cost, p, point_rows[i]);
     }
     cost->receive_ns = 0; /* within the round trip */

@@ -14,6 +14,7 @@ static const struct mode {
 } modes[] = {
     {"simulate", loadtest_simulate, "predict a cluster that need not exist"},
     {"live", loadtest_live, "load a running server (OpenAI's interface) and measure it"},
+    {"pace", loadtest_pace, "watch how much others slow this host meanwhile"},
     {"compare", loadtest_compare, "rank strategies in reports, with confidence intervals"},
 };
 #define N_MODE ((int)(sizeof(modes) / sizeof(modes[0])))
@@ -27,6 +28,7 @@ static const char about[] =
     "modes (sigmoe loadtest MODE --help tells more):\n"
     "  simulate SHAPE       predict a cluster that need not exist\n"
     "  live URL             load a running server (OpenAI's interface) and measure it\n"
+    "  pace                 watch how much others slow this host meanwhile\n"
     "  compare REPORT...    rank strategies in reports, with confidence intervals\n"
     "\n"
     "  sigmoe loadtest simulate qwen3-30b-a3b --workers 8 --rate 2,4,8 --html report.html\n"
@@ -45,14 +47,15 @@ int cmd_loadtest(int argc, char **argv)
     if (rc == 1)
         return 0;
     if (rc == 0 && n == 0)
-        rc = err_set(&err, ERR_USAGE, "which mode? simulate, live or compare");
+        rc = err_set(&err, ERR_USAGE, "which mode? simulate, live, pace or compare");
     if (rc == 0) {
         const char *names[N_MODE + 1] = {0};
         for (int i = 0; i < N_MODE; i++)
             names[i] = modes[i].name;
         const char *near = opt_nearest(word, names);
         rc = err_set(&err, ERR_USAGE, "there is no mode '%.60s'; %s%s", word,
-                     near ? "did you mean " : "give simulate, live or compare", near ? near : "");
+                     near ? "did you mean " : "give simulate, live, pace or compare",
+                     near ? near : "");
     }
     fprintf(stderr, "sigmoe loadtest: %s\n", err.text);
     return err_exit_code(rc);

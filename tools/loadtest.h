@@ -39,6 +39,7 @@ int list_split(char *text, const char **word, int max);
 /* Each mode: argv[0] is its name; the exit status of the program. */
 int loadtest_simulate(int argc, char **argv);
 int loadtest_live(int argc, char **argv);
+int loadtest_pace(int argc, char **argv);
 int loadtest_compare(int argc, char **argv);
 
 #endif

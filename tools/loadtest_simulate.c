@@ -21,7 +21,7 @@ struct simulate {
     struct traffic traffic;
     const char *shape, *workers_text, *calibration, *coordinator_hw, *worker_hw, *precision_text,
         *activations;
-    const char *routes_text, *places_text, *replicas_text, *trace, *hosts_text;
+    const char *routes_text, *places_text, *replicas_text, *trace, *hosts_text, *pace;
     double zipf, hot_share, domain_share, capacity, link_gbps, link_us;
     int64_t pace_seed, hot_experts, domains, redundant, coordinators, cores, threads,
         worker_threads;
@@ -124,10 +124,12 @@ static int parse(int argc, char **argv, struct simulate *s, struct err *err)
          0, 0},
         {"cores", 0, OPT_INT, &s->cores, "N", "short for --hosts N:all", 0, 4096},
         {"steady", 0, OPT_FLAG, &s->steady, NULL,
-         "CPUs of hosts work as usual all the time, without the pauses\nthat were calibrated", 0,
+         "nobody slows the CPUs, as others on the machine did while\nit was calibrated", 0, 0},
+        {"pace", 0, OPT_STR, &s->pace, "FILE",
+         "they are slowed as was watched meanwhile, from its beginning\n(sigmoe loadtest pace)", 0,
          0},
         {"pace-seed", 0, OPT_INT, &s->pace_seed, "SEED",
-         "where in these pauses a run begins (--seed)", 0, 1e15},
+         "begin somewhere in what was calibrated or watched (--seed)", 0, 1e15},
         {"threads", 0, OPT_INT, &s->threads, "N", "of a coordinator on a host (1)", 1, 1024},
         {"worker-threads", 0, OPT_INT, &s->worker_threads, "N", "of a worker on a host (1)", 1,
          1024},
@@ -260,10 +262,14 @@ static int costs_get(struct simulate *s, struct err *err)
         int rc = cost_load(s->calibration, s->desc, s->precision, s->activations, &c, err);
         if (rc == 0)
             s->cost = c.cost;
+        if (rc == 0 && s->pace)
+            rc = cost_pace_load(s->pace, s->cost.piece_ns, &s->cost.pace, err);
         if (s->steady)
             s->cost.pace.n_cpu = 0;
         return rc;
     }
+    if (s->pace)
+        return err_set(err, ERR_USAGE, "--pace is held against a --calibration of the same host");
     struct hardware coordinator, worker;
     int rc = hardware_get("--coordinator-hw", s->coordinator_hw, &coordinator, err);
     rc = rc ? rc : hardware_get("--worker-hw", s->worker_hw, &worker, err);
@@ -390,6 +396,7 @@ static int run_one(const struct simulate *s, const struct combination *c, double
                                      : large      ? BANK_VARIANTS
                                                   : 0,
                              .seed = seed,
+                             .pace_from_start = s->pace && s->pace_seed < 0,
                              .pace_seed = s->pace_seed >= 0 ? (uint64_t)s->pace_seed : seed,
                              .progress = 1};
     struct run_label label = {.route = c->route->name,

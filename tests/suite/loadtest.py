@@ -8,9 +8,11 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 from harness import Failure, SHARED, TESTS, main_of, run_sigmoe
 
@@ -165,6 +167,9 @@ def mistakes_are_one_clear_line(tmp, csv):
         (2, ["simulate", "tiny-moe", "--worker-hw", "abacus"], "there are cpu-2core"),
         (2, ["simulate", "tiny-moe", "--warmup", "60"], "leaves nothing"),
         (3, ["simulate", "tiny-moe", "--calibration", bad], "no calibration"),
+        (2, ["simulate", "tiny-moe", "--pace", bad], "--pace is held against a --calibration"),
+        (2, ["pace", "beside"], "'beside'"),
+        (2, ["pace", "--seconds", "0"], "--seconds"),
         (2, ["simulate"], "which model?"),
         (2, ["simulate", "tiny-moe", "--hosts", "2:w0-99"], "there are 8"),
         (2, ["simulate", "tiny-moe", "--hosts", "2:all", "--cores", "2"], "give one of them"),
@@ -256,6 +261,43 @@ def prompts_that_begin_alike_are_found_as_live(tmp):
         expect(abs(live - told) < (0.01 if found else 0.1), f"{kv}: {told} of prompts found in simulation, {live} live")
 
 
+def pace_of_a_time_is_simulated(tmp, calibration):
+    """What `loadtest pace` saw stretches what is simulated; an interrupt ends it early and loses nothing."""
+    pace, out = os.path.join(tmp, "pace.json"), os.path.join(tmp, "paced.json")
+    watch = subprocess.Popen([SIGMOE, "loadtest", "pace", "-o", pace, "--seconds", "9", "--bin", "5"],
+                             stdout=subprocess.PIPE, text=True)
+    time.sleep(1)
+    watch.send_signal(signal.SIGINT)
+    said = watch.communicate(timeout=30)[0]
+    expect(watch.returncode == 0 and "written to" in said, said)
+    with open(pace, encoding="utf-8") as f:
+        seen = json.load(f)
+    expect(seen["bin_ms"] == 5 and all(100 < len(bins) < 2000 and min(bins) > 0 for bins in seen["piece_ns"]),
+           f"{seen['bin_ms']} ms, {[len(bins) for bins in seen['piece_ns']]} bins")
+    with open(calibration, encoding="utf-8") as f:
+        measured = json.load(f)
+    means = []
+    for slower in 1, 5:  # than what was measured as undisturbed
+        with open(pace, "w", encoding="utf-8") as f:
+            json.dump({**seen, "piece_ns": [[slower * measured["sharing"]["piece_ns"]] * 10]}, f)
+        run("simulate", "tiny-moe", "-c", calibration, "--pace", pace, "--workers", "2", "--hosts", "8:all", *FAST, "--json",
+            out)
+        means.append(report_of(out)["runs"][0]["latency_ms"]["total"]["mean"])
+    expect(means[0] < means[1] < 8 * means[0], f"at full pace and at a fifth of it requests take {means} ms")
+    for spoiled, says in (({"sigmoe_pace": 9}, "no pace of version"), ({"bin_ms": 0}, "bin_ms"),
+                          ({"piece_ns": [[1], [1, 2]]}, "equally long"), ({"piece_ns": []}, "no CPU")):
+        with open(pace, "w", encoding="utf-8") as f:
+            json.dump({**seen, **spoiled}, f)
+        _, err = run("simulate", "tiny-moe", "-c", calibration, "--pace", pace, status=3)
+        expect(says in err and err.count("\n") == 1, err)
+    del measured["sharing"]["piece_ns"]
+    older = os.path.join(tmp, "older.json")
+    with open(older, "w", encoding="utf-8") as f:
+        json.dump(measured, f)
+    _, err = run("simulate", "tiny-moe", "-c", older, "--pace", pace, status=2)
+    expect("piece_ns" in err and err.count("\n") == 1, err)
+
+
 def calibration_feeds_the_simulator(tmp):
     model, file = os.path.join(tmp, "for-calibration"), os.path.join(tmp, "host.json")
     run_sigmoe(SIGMOE, ["synth", "tiny-moe", "-o", model])
@@ -266,7 +308,7 @@ def calibration_feeds_the_simulator(tmp):
     with open(file, encoding="utf-8") as f:
         measured = json.load(f)
     if os.path.exists("/proc/self/schedstat"):  # where the system tells CPU times of threads
-        expect(measured["ns"]["hop"] and all(ns > 0 for _, ns in measured["ns"]["hop"]), str(measured["ns"]["hop"]))
+        expect(measured["ns"]["hop"] and all(ns > 0 for _, ns, _ in measured["ns"]["hop"]), str(measured["ns"]["hop"]))
     # What follows from round numbers, not from what this machine was like meanwhile.
     measured["ns"].update(one_way=[[0, 10000]], hop=[[0, 10000]], send=[[0, 1000]], take=[[0, 1000]], answer=[[0, 1000]])
     measured["link_bytes_per_s"] = 1e12
@@ -291,6 +333,7 @@ def calibration_feeds_the_simulator(tmp):
     expect(status == 3 and "wake_ns" in err and err.count("\n") == 1, err)
     run("simulate", "tiny-moe", "-c", file, "--workers", "2", *FAST, "--json", out)
     expect("measured on" in report_of(out)["settings"]["costs"], report_of(out)["settings"]["costs"])
+    pace_of_a_time_is_simulated(tmp, file)
     run("simulate", "qwen3-30b-a3b", "-c", file, "--workers", "2", *FAST, "--json", out)
     expect("roofline over what was measured" in report_of(out)["settings"]["costs"],
            report_of(out)["settings"]["costs"])

@@ -9,27 +9,62 @@
 /* Rows of a span that share one pass over its keys (kernels/cpu/lanes/attention.c blocks rows). */
 #define SPAN_BLOCK 16
 
-double cost_at(const struct cost_curve *c, double x)
+static double line_at(const struct cost_curve *c, const double *y, double x)
 {
     if (c->n == 0)
         return 0;
     if (x <= c->x[0] || c->n == 1)
-        return c->y[0];
+        return y[0];
     int hi = 1;
     while (hi < c->n - 1 && c->x[hi] < x)
         hi++;
-    double slope = (c->y[hi] - c->y[hi - 1]) / (c->x[hi] - c->x[hi - 1]);
-    double y = c->y[hi] + (x - c->x[hi]) * slope;
-    return y > 0 ? y : 0;
+    double slope = (y[hi] - y[hi - 1]) / (c->x[hi] - c->x[hi - 1]);
+    double at = y[hi] + (x - c->x[hi]) * slope;
+    return at > 0 ? at : 0;
+}
+
+double cost_at(const struct cost_curve *c, double x)
+{
+    return line_at(c, c->y, x);
+}
+
+int cost_curve_add_felt(struct cost_curve *c, double x, double y, double felt)
+{
+    if (c->n == COST_POINTS || (c->n > 0 && x <= c->x[c->n - 1]) || !(y >= 0) || !(felt >= 0))
+        return ERR_LIMIT;
+    c->x[c->n] = x;
+    c->felt[c->n] = felt;
+    c->y[c->n++] = y;
+    return 0;
 }
 
 int cost_curve_add(struct cost_curve *c, double x, double y)
 {
-    if (c->n == COST_POINTS || (c->n > 0 && x <= c->x[c->n - 1]) || !(y >= 0))
-        return ERR_LIMIT;
-    c->x[c->n] = x;
-    c->y[c->n++] = y;
-    return 0;
+    return cost_curve_add_felt(c, x, y, y);
+}
+
+struct work cost_work(const struct cost_curve *c, double x)
+{
+    return (struct work){line_at(c, c->y, x), line_at(c, c->felt, x), 0};
+}
+
+struct work work_plus(struct work a, struct work b)
+{
+    return (struct work){a.ns + b.ns, a.felt_ns + b.felt_ns, a.memory_ns + b.memory_ns};
+}
+
+struct work work_times(struct work a, double k)
+{
+    return (struct work){a.ns * k, a.felt_ns * k, a.memory_ns * k};
+}
+
+double cost_pace_mean(const struct cost_pace *p)
+{
+    double sum = 0;
+    int n = p->n_cpu * p->n_bin;
+    for (int i = 0; i < n; i++)
+        sum += (double)p->bin[i / p->n_bin][i % p->n_bin];
+    return n > 0 && sum > 0 ? n / sum : 1;
 }
 
 static double precision_bytes(enum precision p)
@@ -76,8 +111,9 @@ static void curve_of(struct cost_curve *c, const struct hardware *h, double para
             continue;
         memmove(&c->x[i + 1], &c->x[i], (size_t)(c->n - i) * sizeof(double));
         memmove(&c->y[i + 1], &c->y[i], (size_t)(c->n - i) * sizeof(double));
+        memmove(&c->felt[i + 1], &c->felt[i], (size_t)(c->n - i) * sizeof(double));
         c->x[i] = corner;
-        c->y[i] = h->overhead_ns + 1e9 * params * bytes / h->bytes_s;
+        c->y[i] = c->felt[i] = h->overhead_ns + 1e9 * params * bytes / h->bytes_s;
         c->n++;
         break;
     }
@@ -101,7 +137,7 @@ void cost_roofline(struct cost_model *cost, const struct model_desc *d, enum pre
                    const struct hardware *coordinator, const struct hardware *worker)
 {
     double bytes = precision_bytes(p);
-    *cost = (struct cost_model){.coordinator = *coordinator, .worker = *worker};
+    *cost = (struct cost_model){.coordinator = *coordinator, .worker = *worker, .other_feel = 1};
     curve_of(&cost->attn, coordinator, attn_params(d), bytes);
     context_of(&cost->context, coordinator, d, bytes);
     curve_of(&cost->gate, coordinator, (double)d->d_model * d->n_expert, 4);

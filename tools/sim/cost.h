@@ -14,15 +14,27 @@
 #define COST_POINTS 24
 
 /* Piecewise linear through (x, y), x ascending. Left of the first point: its value. Right of the
- * last: the line through the last two. */
+ * last: the line through the last two. felt: the part of y that stretches where others slow the
+ * CPU (tools/pace.h): at a pace p it takes felt / p. Products feel all of it and more, what waits
+ * for memory a fifth. */
 struct cost_curve {
     int n;
-    double x[COST_POINTS], y[COST_POINTS];
+    double x[COST_POINTS], y[COST_POINTS], felt[COST_POINTS];
 };
 
 double cost_at(const struct cost_curve *curve, double x);
-/* cost_curve_add: points in ascending order of x; ERR_LIMIT when they are not or are too many. */
+/* cost_curve_add: points in ascending order of x; ERR_LIMIT when they are not or are too many. All
+ * of y is felt, or as much as said. */
 int cost_curve_add(struct cost_curve *curve, double x, double y);
+int cost_curve_add_felt(struct cost_curve *curve, double x, double y, double felt);
+
+/* Work of one thread: ns on a CPU that nobody slows; of it, what is felt, and what reads memory. */
+struct work {
+    double ns, felt_ns, memory_ns;
+};
+struct work cost_work(const struct cost_curve *curve, double x);
+struct work work_plus(struct work a, struct work b);
+struct work work_times(struct work a, double k);
 
 /* What a roofline needs to know of a machine. */
 struct hardware {
@@ -37,15 +49,18 @@ struct front_cost {
     double request_ns, token_ns;
 };
 
-/* How evenly a host's CPUs work: what each gets done in consecutive bins of COST_PACE_NS, over what
- * it usually does. */
-#define COST_PACE_NS   (10 * INT64_C(1000000))
+/* How evenly a host's CPUs work: the pace of each in consecutive bins of time, 1 where nobody slows
+ * it (tools/pace.h). */
+#define COST_PACE_NS   (10 * INT64_C(1000000)) /* a bin of a calibration */
 #define COST_PACE_CPUS 4
-#define COST_PACE_BINS 600
+#define COST_PACE_BINS 2000
 struct cost_pace {
     int n_cpu, n_bin; /* 0: even */
+    int64_t bin_ns;
     float bin[COST_PACE_CPUS][COST_PACE_BINS];
 };
+/* cost_pace_mean: how much more it takes than undisturbed on the average of time: 1 / p. */
+double cost_pace_mean(const struct cost_pace *pace);
 
 struct cost_model {
     /* The coordinator, rows -> ns. */
@@ -76,6 +91,8 @@ struct cost_model {
     struct cost_curve memory; /* threads that read memory -> bytes a second of all of them */
     struct front_cost server, client;
     struct cost_pace pace;
+    double piece_ns;   /* of the pace's piece where nobody slows a CPU; 0: not measured */
+    double other_feel; /* the part that is felt of what is no product: messages, HTTP */
     double link_s;     /* bytes a second through the coordinator's port */
     double wire_bytes; /* bytes of one value of a row */
     struct hardware coordinator, worker;
@@ -109,6 +126,10 @@ struct calibration {
 };
 int cost_load(const char *path, const struct model_desc *desc, enum precision precision,
               const char *wanted, struct calibration *out, struct err *err);
+/* cost_pace_load: a host's pace over a time, of sigmoe loadtest pace, against a calibration's
+ * piece_ns. */
+int cost_pace_load(const char *path, double piece_ns, struct cost_pace *out, struct err *err);
+int cost_pace_save(const char *path, const struct cost_pace *ns, struct err *err);
 int cost_save(const char *path, const struct model_desc *desc, enum precision precision,
               const struct calibration *c, struct err *err);
 

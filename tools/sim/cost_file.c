@@ -2,6 +2,7 @@
  * hardware block is what carries over to other shapes. */
 #include "tools/sim/cost.h"
 
+#include "base/clock.h"
 #include "model/json.h"
 
 #include <math.h>
@@ -54,13 +55,14 @@ static json_t *shape_json(const struct model_desc *d, enum precision p)
     return shape;
 }
 
-static json_t *pace_json(const struct cost_pace *p)
+/* Of bins the part that is rounded away is one over `parts`. */
+static json_t *pace_json(const struct cost_pace *p, double parts)
 {
     json_t *all = json_array();
     for (int cpu = 0; cpu < p->n_cpu; cpu++) {
         json_t *bins = json_array();
         for (int i = 0; i < p->n_bin; i++)
-            json_array_append_new(bins, json_real(round((double)p->bin[cpu][i] * 1e3) / 1e3));
+            json_array_append_new(bins, json_real(round((double)p->bin[cpu][i] * parts) / parts));
         json_array_append_new(all, bins);
     }
     return all;
@@ -72,10 +74,11 @@ static json_t *sharing_json(const struct cost_model *c)
     json_t *memory = json_array();
     for (int i = 0; i < c->memory.n; i++)
         json_array_append_new(memory, json_pack("[f, f]", c->memory.x[i], c->memory.y[i]));
-    return json_pack("{s:f, s:o, s:o, s:{s:f, s:f}, s:{s:f, s:f}}", "wake_ns", c->wake_ns,
-                     "memory_bytes_per_s", memory, "pace_10_ms", pace_json(&c->pace), "server_ns",
-                     "request", c->server.request_ns, "token", c->server.token_ns, "client_ns",
-                     "request", c->client.request_ns, "token", c->client.token_ns);
+    return json_pack("{s:f, s:o, s:f, s:f, s:o, s:{s:f, s:f}, s:{s:f, s:f}}", "wake_ns", c->wake_ns,
+                     "memory_bytes_per_s", memory, "piece_ns", c->piece_ns, "other_feel",
+                     c->other_feel, "pace_10_ms", pace_json(&c->pace, 1e3), "server_ns", "request",
+                     c->server.request_ns, "token", c->server.token_ns, "client_ns", "request",
+                     c->client.request_ns, "token", c->client.token_ns);
 }
 
 static json_t *hardware_json(const struct hardware *h)
@@ -94,7 +97,9 @@ int cost_save(const char *path, const struct model_desc *desc, enum precision pr
         const struct cost_curve *curve = curve_at(&cost, i);
         json_t *points = json_array();
         for (int k = 0; k < curve->n; k++)
-            json_array_append_new(points, json_pack("[f, f]", curve->x[k], curve->y[k]));
+            json_array_append_new(points,
+                                  json_pack("[f, f, f]", curve->x[k], curve->y[k],
+                                            curve->y[k] > 0 ? curve->felt[k] / curve->y[k] : 1.0));
         json_object_set_new(ns, curves[i].name, points);
     }
     json_t *root = json_pack(
@@ -133,16 +138,20 @@ static int curve_read(const json_t *of, const char *path, const char *name, int 
     if (!points && !needed)
         return 0;
     if (!json_is_array(points) || (needed && json_array_size(points) == 0))
-        return err_set(err, ERR_MODEL, "%s: %s must be a list of [x, y]", path, name);
+        return err_set(err, ERR_MODEL, "%s: %s must be a list of [x, y] or [x, y, felt part]", path,
+                       name);
     json_array_foreach(points, i, point)
     {
         double x = json_number_value(json_array_get(point, 0));
         double y = json_number_value(json_array_get(point, 1));
-        if (json_array_size(point) != 2 || !isfinite(x) || !isfinite(y) ||
-            cost_curve_add(curve, x, y))
-            return err_set(err, ERR_MODEL,
-                           "%s: %s point %zu: at most %d points [x, y], x ascending", path, name, i,
-                           COST_POINTS);
+        size_t n = json_array_size(point);
+        double feel = n == 3 ? json_number_value(json_array_get(point, 2)) : 1;
+        if (n < 2 || n > 3 || !isfinite(x) || !isfinite(y) || !isfinite(feel) ||
+            cost_curve_add_felt(curve, x, y, y * feel))
+            return err_set(
+                err, ERR_MODEL,
+                "%s: %s point %zu: at most %d points [x, y] or [x, y, felt part], x ascending",
+                path, name, i, COST_POINTS);
     }
     return 0;
 }
@@ -182,13 +191,15 @@ static int constant_read(const json_t *o, const char *path, const char *key,
     return rc ? rc : cost_curve_add(curve, 0, ns);
 }
 
-static int pace_read(const json_t *sharing, const char *path, struct cost_pace *p, struct err *err)
+static int pace_read(const json_t *of, const char *path, const char *key, struct cost_pace *p,
+                     struct err *err)
 {
-    const json_t *all = json_object_get(sharing, "pace_10_ms"), *bins;
+    const json_t *all = json_object_get(of, key), *bins;
     size_t cpu;
     int bad = all && !json_is_array(all);
     *p = (struct cost_pace){.n_cpu = (int)json_array_size(all),
-                            .n_bin = (int)json_array_size(json_array_get(all, 0))};
+                            .n_bin = (int)json_array_size(json_array_get(all, 0)),
+                            .bin_ns = COST_PACE_NS};
     bad = bad || p->n_cpu > COST_PACE_CPUS || p->n_bin > COST_PACE_BINS ||
           (p->n_cpu > 0 && p->n_bin < 1);
     json_array_foreach(all, cpu, bins)
@@ -197,14 +208,13 @@ static int pace_read(const json_t *sharing, const char *path, struct cost_pace *
         for (int i = 0; !bad && i < p->n_bin; i++) {
             double x = json_number_value(json_array_get(bins, (size_t)i));
             p->bin[cpu][i] = (float)x;
-            bad = !(x >= 0 && x < 1e3);
+            bad = !(x >= 0 && x < 1e9);
         }
     }
     return bad ? err_set(err, ERR_MODEL,
-                         "%s: pace_10_ms must be at most %d lists of at most %d numbers, none "
-                         "negative, "
+                         "%s: %s must be at most %d lists of at most %d numbers, none negative, "
                          "equally long",
-                         path, COST_PACE_CPUS, COST_PACE_BINS)
+                         path, key, COST_PACE_CPUS, COST_PACE_BINS)
                : 0;
 }
 
@@ -217,7 +227,11 @@ static int sharing_read(const json_t *o, const char *path, struct cost_model *co
     rc = rc ? rc : constant_read(o, path, "take_ns", &cost->take, err);
     rc = rc ? rc : constant_read(o, path, "answer_ns", &cost->answer, err);
     rc = rc ? rc : curve_read(o, path, "memory_bytes_per_s", 0, &cost->memory, err);
-    rc = rc ? rc : pace_read(o, path, &cost->pace, err);
+    rc = rc ? rc : pace_read(o, path, "pace_10_ms", &cost->pace, err);
+    if (rc == 0 && json_object_get(o, "piece_ns")) { /* older files know only a usual pace */
+        rc = number(o, path, "piece_ns", &cost->piece_ns, err);
+        rc = rc ? rc : number(o, path, "other_feel", &cost->other_feel, err);
+    }
     rc = rc ? rc : front_read(o, path, "server_ns", &cost->server, err);
     return rc ? rc : front_read(o, path, "client_ns", &cost->client, err);
 }
@@ -247,6 +261,7 @@ static int read_root(const json_t *root, const char *path, struct calibration *c
     c->threads = (int)json_integer_value(json_object_get(host, "threads"));
     c->worker_threads = (int)json_integer_value(json_object_get(host, "worker_threads"));
     int rc = 0;
+    cost->other_feel = 1;
     for (size_t i = 0; rc == 0 && i < N_CURVE; i++)
         rc = curve_read(ns, path, curves[i].name, curves[i].needed, curve_at(cost, i), err);
     rc = rc ? rc : number(root, path, "expert_call_ns", &cost->expert_call_ns, err);
@@ -304,6 +319,66 @@ int cost_load(const char *path, const struct model_desc *desc, enum precision pr
                  c.host, c.model);
         *out = c;
     }
+    json_decref(root);
+    return rc;
+}
+
+/* ---- a host's pace over a time ---- */
+
+#define PACE_VERSION 1
+
+int cost_pace_save(const char *path, const struct cost_pace *ns, struct err *err)
+{
+    json_t *root = json_pack("{s:i, s:f, s:o}", "sigmoe_pace", PACE_VERSION, "bin_ms",
+                             (double)ns->bin_ns / (double)NS_PER_MS, "piece_ns", pace_json(ns, 1));
+    if (!root)
+        return err_set(err, ERR_NOMEM, "no memory for the pace");
+    int bad = json_dump_file(root, path, JSON_COMPACT | JSON_REAL_PRECISION(9));
+    json_decref(root);
+    return bad ? err_sys(err, ERR_IO, "cannot write %s", path) : 0;
+}
+
+static int pace_root_read(const json_t *root, const char *path, double piece_ns,
+                          struct cost_pace *p, struct err *err)
+{
+    double bin_ms = 0;
+    if (json_integer_value(json_object_get(root, "sigmoe_pace")) != PACE_VERSION)
+        return err_set(err, ERR_MODEL,
+                       "%s is no pace of version %d; make one with sigmoe loadtest pace", path,
+                       PACE_VERSION);
+    int rc = number(root, path, "bin_ms", &bin_ms, err);
+    if (rc == 0 && !(bin_ms >= 1 && bin_ms <= 1e6))
+        rc = err_set(err, ERR_MODEL, "%s: bin_ms must lie between 1 and a million", path);
+    rc = rc ? rc : pace_read(root, path, "piece_ns", p, err);
+    if (rc == 0 && p->n_cpu < 1)
+        rc = err_set(err, ERR_MODEL, "%s: piece_ns holds no CPU", path);
+    if (rc)
+        return rc;
+    p->bin_ns = (int64_t)(bin_ms * (double)NS_PER_MS);
+    for (int i = 0; i < p->n_cpu * p->n_bin; i++) {
+        float *bin = &p->bin[i / p->n_bin][i % p->n_bin];
+        *bin = *bin > 0 ? (float)piece_ns / *bin : 1;
+    }
+    return 0;
+}
+
+int cost_pace_load(const char *path, double piece_ns, struct cost_pace *out, struct err *err)
+{
+    char *text;
+    size_t bytes;
+    json_t *root = NULL;
+    if (!(piece_ns > 0))
+        return err_set(
+            err, ERR_USAGE,
+            "the calibration does not say what an undisturbed CPU does (piece_ns), which "
+            "%s is held against: make it again with sigmoe calibrate",
+            path);
+    int rc = file_read(path, CALIBRATION_BYTES_MAX, &text, &bytes, err);
+    if (rc)
+        return rc;
+    rc = json_parse_object(text, bytes, CALIBRATION_BYTES_MAX, path, &root, err);
+    free(text);
+    rc = rc ? rc : pace_root_read(root, path, piece_ns, out, err);
     json_decref(root);
     return rc;
 }

@@ -116,11 +116,14 @@ static int hosts_create(struct sim *sim)
 {
     const struct sim_config *s = &sim->config;
     int n = s->cores > 0 ? 1 : s->n_host, rc = 0;
+    sim->stretch = cost_pace_mean(&sim->cost->pace);
     sim->host = calloc((size_t)n + 1, sizeof(*sim->host));
     if (!sim->host)
         rc = ERR_NOMEM;
     for (int i = 0; rc == 0 && i < n; i++) {
         double begin = rng_uniform(s->pace_seed, STREAM_PACE, (uint64_t)i) * sim->cost->pace.n_bin;
+        if (s->pace_from_start)
+            begin = 0;
         rc = host_create(&sim->host[i], s->cores > 0 ? s->cores : s->host_cpus[i], (int64_t)begin);
         sim->n_host = i + 1;
     }

@@ -46,8 +46,9 @@ struct sim_config {
                  made from its own rows */
     int n_slice;
     uint64_t seed;
-    uint64_t pace_seed; /* where in the calibrated stretches of its CPUs a host begins */
-    int progress;       /* a line on a terminal */
+    uint64_t pace_seed;  /* where in the calibrated stretches of its CPUs a host begins */
+    int pace_from_start; /* at their beginning, whatever the seed */
+    int progress;        /* a line on a terminal */
 };
 
 /* sim_run: fills out, the caller's to free with load_result_free. Experts that no worker holds are

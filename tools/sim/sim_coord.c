@@ -75,24 +75,25 @@ static double contexts(int pos, int n, int window)
 }
 
 /* Attention of one sequence's rows [pos, pos + n), besides what rows cost of whomever they are. */
-static double span_ns(const struct cost_model *cost, int pos, int n, int window)
+static struct work span_work(const struct cost_model *cost, int pos, int n, int window)
 {
     if (n == 1 && cost->decode.n > 0)
-        return cost_at(&cost->decode, window > 0 && pos > window ? window : pos);
-    return cost->span_ns + contexts(pos, n, window) * cost_at(&cost->context, n);
+        return cost_work(&cost->decode, window > 0 && pos > window ? window : pos);
+    struct work context = work_times(cost_work(&cost->context, n), contexts(pos, n, window));
+    return work_plus(context, (struct work){cost->span_ns, cost->span_ns * cost->other_feel, 0});
 }
 
-static double context_ns(const struct sim *sim, const struct coord *c, int begin, int end,
-                         int window)
+static struct work context_work(const struct sim *sim, const struct coord *c, int begin, int end,
+                                int window)
 {
-    double ns = 0;
+    struct work all = {0};
     for (int i = 0; i < c->n_span; i++) {
         const struct sched_span *s = &c->sched.span[i];
         int b = s->begin > begin ? s->begin : begin, e = s->end < end ? s->end : end;
         if (b < e)
-            ns += span_ns(sim->cost, s->pos + b - s->begin, e - b, window);
+            all = work_plus(all, span_work(sim->cost, s->pos + b - s->begin, e - b, window));
     }
-    return ns;
+    return all;
 }
 
 static void fill_micro(struct sim *sim, struct coord *c, struct sim_micro *m, int begin, int end)
@@ -100,7 +101,7 @@ static void fill_micro(struct sim *sim, struct coord *c, struct sim_micro *m, in
     m->n_row = end - begin;
     m->layer = 0;
     m->state = SIM_READY;
-    m->context_ns = context_ns(sim, c, begin, end, 0);
+    m->context = context_work(sim, c, begin, end, 0);
     for (int i = 0; i < c->n_span; i++) {
         const struct sched_span *s = &c->sched.span[i];
         int b = s->begin > begin ? s->begin : begin, e = s->end < end ? s->end : end;
@@ -163,13 +164,20 @@ void coord_arrival(struct sim *sim, struct coord *c, int request)
 
 /* ---- arrows ---- */
 
-/* memory_ns: of ns, what reading weights takes. */
-static void begin_arrow(struct sim *sim, struct coord *c, int micro, enum arrow arrow, double ns,
-                        double memory_ns)
+static void begin_arrow(struct sim *sim, struct coord *c, int micro, enum arrow arrow,
+                        struct work work)
 {
     c->arrow = arrow;
     c->arrow_micro = micro;
-    task_start(sim, &c->task, ns, ns > 0 ? memory_ns / ns : 0);
+    task_start(sim, &c->task, work);
+}
+
+/* Of a stage that reads its weights, whatever its rows: as long as one row takes. */
+static struct work reading(const struct cost_curve *curve, int rows)
+{
+    struct work w = cost_work(curve, rows);
+    w.memory_ns = cost_at(curve, 1);
+    return w;
 }
 
 /* The part of attn before keys are written: q, k, v of q, k, v and the output. */
@@ -179,58 +187,61 @@ static double keys_share(const struct model_desc *d)
 }
 
 /* Behind the keys of the last layer only rows that give logits go on (engine.c, drop_rows): the
- * last of each span that ends where its tokens do. Returns their attention, as context_ns does. */
-static double drop_rows(const struct sim *sim, const struct coord *c, struct sim_micro *m,
-                        int micro)
+ * last of each span that ends where its tokens do. Returns their attention, as context_work does.
+ */
+static struct work drop_rows(const struct sim *sim, const struct coord *c, struct sim_micro *m,
+                             int micro)
 {
     int begin = c->n_row * micro / c->n_micro, end = c->n_row * (micro + 1) / c->n_micro, n = 0;
-    double ns = 0;
+    struct work all = {0};
     for (int i = 0; i < c->n_span; i++) {
         const struct sched_span *s = &c->sched.span[i];
         int pos = s->pos + s->end - 1 - s->begin;
         if (pos == s->seq->n_token - 1 && s->end > begin && s->end <= end) {
             m->row[n++] = m->row[s->end - 1 - begin];
-            ns += span_ns(sim->cost, pos, 1, sim->config.desc->layer[m->layer].window);
+            int window = sim->config.desc->layer[m->layer].window;
+            all = work_plus(all, span_work(sim->cost, pos, 1, window));
         }
     }
     m->n_row = n;
-    return ns;
+    return all;
 }
 
-static double last_attention_ns(const struct sim *sim, struct coord *c, int micro)
+static struct work last_attention_work(const struct sim *sim, struct coord *c, int micro)
 {
     struct sim_micro *m = &c->micro[micro];
     double share = keys_share(sim->config.desc);
-    double ns = share * cost_at(&sim->cost->attn, m->n_row);
-    ns += drop_rows(sim, c, m, micro);
-    return m->n_row > 0 ? ns + (1 - share) * cost_at(&sim->cost->attn, m->n_row) : ns;
+    struct work all = work_times(reading(&sim->cost->attn, m->n_row), share);
+    all = work_plus(all, drop_rows(sim, c, m, micro));
+    if (m->n_row > 0)
+        all = work_plus(all, work_times(reading(&sim->cost->attn, m->n_row), 1 - share));
+    return all;
 }
 
-static double attention_ns(const struct sim *sim, const struct coord *c, int micro)
+static struct work attention_work(const struct sim *sim, const struct coord *c, int micro)
 {
     const struct sim_micro *m = &c->micro[micro];
     int window = sim->config.desc->layer[m->layer].window;
-    double context = m->context_ns;
+    struct work context = m->context;
     if (window > 0)
-        context = context_ns(sim, c, c->n_row * micro / c->n_micro,
-                             c->n_row * (micro + 1) / c->n_micro, window);
-    return cost_at(&sim->cost->attn, m->n_row) + context;
+        context = context_work(sim, c, c->n_row * micro / c->n_micro,
+                               c->n_row * (micro + 1) / c->n_micro, window);
+    return work_plus(reading(&sim->cost->attn, m->n_row), context);
 }
 
 static void start_layer(struct sim *sim, struct coord *c, int micro)
 {
     const struct sim_micro *m = &c->micro[micro];
     int last = m->layer == sim->config.desc->n_layer - 1;
-    double ns = last ? last_attention_ns(sim, c, micro) : attention_ns(sim, c, micro);
-    double read_ns = cost_at(&sim->cost->attn, 1);
+    struct work work = last ? last_attention_work(sim, c, micro) : attention_work(sim, c, micro);
     if (m->n_row == 0)
-        begin_arrow(sim, c, micro, ARROW_KEYS, ns, keys_share(sim->config.desc) * read_ns);
+        begin_arrow(sim, c, micro, ARROW_KEYS, work);
     else if (sim->config.desc->layer[m->layer].sparse)
-        begin_arrow(sim, c, micro, ARROW_ATTENTION, ns + cost_at(&sim->cost->gate, m->n_row),
-                    read_ns);
+        begin_arrow(sim, c, micro, ARROW_ATTENTION,
+                    work_plus(work, cost_work(&sim->cost->gate, m->n_row)));
     else
-        begin_arrow(sim, c, micro, ARROW_DENSE, ns + cost_at(&sim->cost->dense, m->n_row),
-                    read_ns + cost_at(&sim->cost->dense, 1));
+        begin_arrow(sim, c, micro, ARROW_DENSE,
+                    work_plus(work, reading(&sim->cost->dense, m->n_row)));
 }
 
 static void count_dispatch(struct sim *sim, const struct sim_micro *m)
@@ -278,10 +289,15 @@ static void job_init(struct sim *sim, struct coord *c, int micro, int i)
                4.0 * j->part->n_assign + HEADER_BYTES;
 }
 
-static double build_ns(const struct sim *sim, const struct sim_job *job)
+static struct work build_work(const struct sim *sim, const struct sim_job *job)
 {
-    return cost_at(&sim->cost->gather, job->bytes) +
-           (job->coord->task.host ? cost_at(&sim->cost->send, job->bytes) : 0);
+    struct work work = cost_work(&sim->cost->gather, job->bytes);
+    return job->coord->task.host ? work_plus(work, cost_work(&sim->cost->send, job->bytes)) : work;
+}
+
+static struct work shared_work(const struct sim *sim, const struct sim_micro *m)
+{
+    return reading(&sim->cost->shared, m->n_row);
 }
 
 /* On a host who is woken by one message may take the CPU from who builds the next one, so each is a
@@ -290,10 +306,9 @@ static void build_next(struct sim *sim, struct coord *c, int micro)
 {
     struct sim_micro *m = &c->micro[micro];
     if (m->n_sent < m->plan->n_part)
-        begin_arrow(sim, c, micro, ARROW_BUILD, build_ns(sim, &m->job[m->n_sent]), 0);
+        begin_arrow(sim, c, micro, ARROW_BUILD, build_work(sim, &m->job[m->n_sent]));
     else
-        begin_arrow(sim, c, micro, ARROW_SEND, cost_at(&sim->cost->shared, m->n_row),
-                    cost_at(&sim->cost->shared, 1));
+        begin_arrow(sim, c, micro, ARROW_SEND, shared_work(sim, m));
 }
 
 /* The gate has chosen: messages leave one after another, each once it is built; then the shared
@@ -301,7 +316,6 @@ static void build_next(struct sim *sim, struct coord *c, int micro)
 static void send_all(struct sim *sim, struct coord *c, int micro)
 {
     struct sim_micro *m = &c->micro[micro];
-    const struct cost_model *cost = sim->cost;
     int rc = plan_make(sim, c, micro, &m->plan);
     rc = rc ? rc : reserve_jobs(sim, m, m->plan->n_part);
     if (rc) {
@@ -309,13 +323,13 @@ static void send_all(struct sim *sim, struct coord *c, int micro)
         return;
     }
     count_dispatch(sim, m);
-    double built_ns = 0;
+    struct work built = {0};
     for (int i = 0; i < m->plan->n_part; i++) {
         job_init(sim, c, micro, i);
-        built_ns += build_ns(sim, &m->job[i]);
+        built = work_plus(built, build_work(sim, &m->job[i]));
         c->load[m->plan->part[i].worker] += m->plan->part[i].n_assign;
         if (!c->task.host)
-            message_send(sim, &m->job[i], sim->now_ns + (int64_t)built_ns);
+            message_send(sim, &m->job[i], sim->now_ns + (int64_t)built.ns);
     }
     m->state = SIM_AWAY;
     m->n_left = m->plan->n_part;
@@ -325,8 +339,7 @@ static void send_all(struct sim *sim, struct coord *c, int micro)
     if (c->task.host)
         build_next(sim, c, micro);
     else
-        begin_arrow(sim, c, micro, ARROW_SEND, built_ns + cost_at(&cost->shared, m->n_row),
-                    cost_at(&cost->shared, 1));
+        begin_arrow(sim, c, micro, ARROW_SEND, work_plus(built, shared_work(sim, m)));
 }
 
 /* One arrow of micro-batch i, if it can take one (engine.c, advance). */
@@ -336,11 +349,13 @@ static int advance(struct sim *sim, struct coord *c, int i)
     if (m->state == SIM_AWAY) {
         if (!m->seen_done)
             return 0;
-        double ns = cost_at(&sim->cost->combine, m->n_row);
-        ns += c->task.host ? c->unread_ns : m->plan->n_part * sim->cost->receive_ns;
+        double receive_ns = m->plan->n_part * sim->cost->receive_ns;
+        struct work taken = {receive_ns, receive_ns, 0};
+        struct work work = cost_work(&sim->cost->combine, m->n_row);
+        work = work_plus(work, c->task.host ? c->unread : taken);
         c->n_unread = 0;
-        c->unread_ns = 0;
-        begin_arrow(sim, c, i, ARROW_COMBINE, ns, 0);
+        c->unread = (struct work){0};
+        begin_arrow(sim, c, i, ARROW_COMBINE, work);
         return 1;
     }
     if (m->layer == sim->config.desc->n_layer)
@@ -361,8 +376,7 @@ static void head_begin(struct sim *sim, struct coord *c)
         const struct sched_span *s = &c->sched.span[i];
         n += s->pos + s->end - s->begin == s->seq->n_token;
     }
-    begin_arrow(sim, c, 0, ARROW_HEAD, n > 0 ? cost_at(&sim->cost->head, n) : 0,
-                n > 0 ? cost_at(&sim->cost->head, 1) : 0);
+    begin_arrow(sim, c, 0, ARROW_HEAD, n > 0 ? reading(&sim->cost->head, n) : (struct work){0});
 }
 
 /* coord_next: the engine's loop. A pass asks the pool, then tries each micro-batch once. */
@@ -466,9 +480,9 @@ static void wait_end(struct sim *sim, struct coord *c)
 static void read_next(struct sim *sim, struct coord *c)
 {
     if (c->n_unread > 0) {
-        double ns = c->unread_ns / c->n_unread--;
-        c->unread_ns -= ns;
-        begin_arrow(sim, c, 0, ARROW_READ, ns, 0);
+        struct work one = work_times(c->unread, 1.0 / c->n_unread--);
+        c->unread = work_plus(c->unread, work_times(one, -1));
+        begin_arrow(sim, c, 0, ARROW_READ, one);
         return;
     }
     for (int i = 0; i < c->n_micro; i++)
@@ -486,7 +500,7 @@ void coord_reply(struct sim *sim, struct sim_job *j)
     m->n_left--;
     if (c->task.host) {
         c->n_unread++;
-        c->unread_ns += cost_at(&sim->cost->take, j->bytes);
+        c->unread = work_plus(c->unread, cost_work(&sim->cost->take, j->bytes));
         if (c->waiting && !c->task.running)
             read_next(sim, c);
     } else if (m->n_left == 0 && c->waiting)

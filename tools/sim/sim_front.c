@@ -31,16 +31,18 @@ static void token_seen(struct sim *sim, int request)
 
 /* ---- desks ---- */
 
-static double word_ns(const struct sim *sim, const struct sim_desk *d, const struct sim_word *w)
+static struct work word_work(const struct sim *sim, const struct sim_desk *d,
+                             const struct sim_word *w)
 {
     const struct front_cost *f = d->coord ? &sim->cost->server : &sim->cost->client;
-    return w->token ? f->token_ns : f->request_ns;
+    double ns = w->token ? f->token_ns : f->request_ns;
+    return (struct work){ns, ns * sim->cost->other_feel, 0};
 }
 
 static void desk_begin(struct sim *sim, struct sim_desk *d)
 {
     if (d->n > 0)
-        task_start(sim, &d->task, word_ns(sim, d, &d->word[d->head]), 0);
+        task_start(sim, &d->task, word_work(sim, d, &d->word[d->head]));
 }
 
 static void word_on(struct sim *sim, struct sim_desk *d, struct sim_word w)

@@ -22,6 +22,8 @@
 #define LAST_WEIGH 1.085
 
 #define PACE_LEAST 1e-3 /* of a CPU that is stopped, so that a task's end is a time */
+/* A CPU that is less disturbed than it ever was while calibrated is not infinitely fast. */
+#define STRETCH_LEAST 0.2
 
 /* ---- life ---- */
 
@@ -75,22 +77,23 @@ static double memory_rate(const struct sim *sim, const struct host *h)
     return n <= 1 || all->n == 0 ? 1 : fmin(1, cost_at(all, n) / (n * cost_at(all, 1)));
 }
 
-/* pace: how fast a CPU is now, over what it usually is. Time since the last change lies in
+/* pace: how fast a CPU is now, over what it is undisturbed. Time since the last change lies in
  * one bin: its end is an event. CPUs beyond those measured repeat them, at another time. */
 static double pace(const struct sim *sim, const struct host *h, int cpu)
 {
     const struct cost_pace *p = &sim->cost->pace;
     if (p->n_cpu == 0)
         return 1;
-    int64_t bin = h->updated_ns / COST_PACE_NS + h->pace_from + cpu / p->n_cpu * (p->n_bin / 3);
+    int64_t bin = h->updated_ns / p->bin_ns + h->pace_from + cpu / p->n_cpu * (p->n_bin / 3);
     return fmax(PACE_LEAST, (double)p->bin[cpu % p->n_cpu][bin % p->n_bin]);
 }
 
 /* How fast the task of this CPU's thread gets on by it. */
 static double cpu_rate(const struct sim *sim, const struct host *h, int cpu, double memory_rate)
 {
-    double memory = h->cpu[cpu].run->task->memory;
-    return pace(sim, h, cpu) / (1 - memory + memory / memory_rate);
+    const struct task *t = h->cpu[cpu].run->task;
+    double more = t->felt * (1 / pace(sim, h, cpu) - 1) + t->memory * (1 / memory_rate - 1);
+    return 1 / fmax(STRETCH_LEAST, 1 + more);
 }
 
 /* host_progress: what has been done since the last change. */
@@ -132,7 +135,8 @@ static void host_schedule(struct sim *sim, struct host *h)
         if (c->waiting)
             least = fmin(least, (double)(TICK_NS - sim->now_ns % TICK_NS));
         if (sim->cost->pace.n_cpu > 0)
-            least = fmin(least, (double)(COST_PACE_NS - sim->now_ns % COST_PACE_NS));
+            least = fmin(least,
+                         (double)(sim->cost->pace.bin_ns - sim->now_ns % sim->cost->pace.bin_ns));
     }
     h->version++;
     if (isfinite(least))
@@ -235,18 +239,20 @@ static void task_leave(const struct sim *sim, struct host *h, struct task *task)
 
 /* ---- tasks ---- */
 
-void task_start(struct sim *sim, struct task *task, double work_ns, double memory)
+void task_start(struct sim *sim, struct task *task, struct work work)
 {
     struct host *h = task->host;
     task->begun_ns = sim->now_ns;
     if (!h) {
-        task->spent_ns += work_ns * task->n_thread;
-        heap_push(&sim->heap, sim->now_ns + (int64_t)ceil(work_ns), EVENT_TASK, task, 0);
+        double ns = fmax(0, work.ns + work.felt_ns * (sim->stretch - 1));
+        task->spent_ns += ns * task->n_thread;
+        heap_push(&sim->heap, sim->now_ns + (int64_t)ceil(ns), EVENT_TASK, task, 0);
         return;
     }
     host_progress(sim, h);
-    task->left_ns = work_ns * task->n_thread;
-    task->memory = memory < 1 ? memory : 1;
+    task->left_ns = work.ns * task->n_thread;
+    task->felt = work.ns > 0 ? work.felt_ns / work.ns : 1;
+    task->memory = work.ns > 0 ? fmin(1, work.memory_ns / work.ns) : 0;
     int goes_on = task->running; /* it has just ended something else, and has its CPUs */
     task->running = 1;
     for (int i = 0; !goes_on && i < task->n_thread; i++)

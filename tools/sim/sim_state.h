@@ -56,7 +56,8 @@ struct task {
     struct host *host;
     int n_thread, running;
     struct sim_thread *thread; /* [n_thread]; NULL without a host */
-    double left_ns, memory;    /* summed over threads; part of the time that memory bounds */
+    double left_ns;            /* summed over threads */
+    double felt, memory;       /* of the time: what the CPU's pace stretches, what memory bounds */
     int64_t begun_ns;
     double spent_ns; /* CPU time, all threads */
 };
@@ -76,8 +77,8 @@ int host_create(struct host *h, int n_cpu, int64_t pace_from);
 void host_destroy(struct host *h);
 int task_create(struct task *task, struct host *host, int n_thread, task_fn *done, void *owner);
 void task_destroy(struct task *task);
-/* task_start: work_ns of each thread's time. memory in [0, 1]: how much of it goes to memory. */
-void task_start(struct sim *sim, struct task *task, double work_ns, double memory);
+/* task_start: work of each thread. */
+void task_start(struct sim *sim, struct task *task, struct work work);
 void host_event(struct sim *sim, struct host *host, uint64_t version);
 
 /* ---- messages on hosts ---- */
@@ -166,9 +167,9 @@ struct sim_micro {
     struct route_row *row; /* [rows_max] */
     int n_row, layer;
     enum micro_state state;
-    double context_ns;  /* attention of its sequences, of one layer without a window */
-    int n_left, n_sent; /* replies that have not come; requests that have left (on hosts) */
-    int seen_done;      /* they had come when the pool was last asked */
+    struct work context; /* attention of its sequences, of one layer without a window */
+    int n_left, n_sent;  /* replies that have not come; requests that have left (on hosts) */
+    int seen_done;       /* they had come when the pool was last asked */
     struct sim_plan own;
     const struct sim_plan *plan;
     struct sim_job *job; /* [n_job_max] */
@@ -195,7 +196,7 @@ struct coord {
     int turn, moved;
     int stepping, waiting;
     int n_unread;                /* replies that have come and not been taken */
-    double unread_ns;            /* to take them */
+    struct work unread;          /* to take them */
     int64_t step_ns, waiting_ns; /* since when */
     int64_t waited_ns;           /* of this step */
     enum arrow arrow;
@@ -224,6 +225,7 @@ struct sim {
     int64_t now_ns, stop_ns;
     struct host *host; /* [n_host] */
     int n_host;
+    double stretch; /* of what is felt, where nobody shares a host: that of the pace's mean */
     struct sim_desk client;
     struct coord *coord;
     struct sim_worker *worker;

@@ -9,7 +9,7 @@
 static void porter_begin(struct sim *sim, struct sim_porter *p)
 {
     if (p->first)
-        task_start(sim, &p->task, cost_at(&sim->cost->hop, p->first->bytes), 0);
+        task_start(sim, &p->task, cost_work(&sim->cost->hop, p->first->bytes));
 }
 
 static void porter_put(struct sim *sim, struct sim_porter *p, struct sim_job *job)

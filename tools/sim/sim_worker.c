@@ -6,25 +6,27 @@
 /* As worker.c: rows of a request, at most. */
 #define ROW_LIMIT 4096
 
-/* What experts take, and how many are read for it. */
-struct effort {
-    double ns;
-    int n_expert;
-};
-
-static struct effort alone(const struct sim *sim, const struct sim_job *j)
+/* One expert: its weights are read, whatever its rows. */
+static struct work expert_work(const struct sim *sim, int rows)
 {
-    struct effort e = {0, j->part->n_seg};
+    struct work w = cost_work(&sim->cost->expert, rows);
+    w.memory_ns = cost_at(&sim->cost->expert, 1);
+    return w;
+}
+
+static struct work alone(const struct sim *sim, const struct sim_job *j)
+{
+    struct work all = {0};
     for (int s = j->part->seg; s < j->part->seg + j->part->n_seg; s++)
-        e.ns += cost_at(&sim->cost->expert, j->plan->seg_count[s]);
-    return e;
+        all = work_plus(all, expert_work(sim, j->plan->seg_count[s]));
+    return all;
 }
 
 /* Several requests: an expert is computed once, for all its rows. */
-static struct effort merged(struct sim *sim, const struct job *batch)
+static struct work merged(struct sim *sim, const struct job *batch)
 {
     int n = 0;
-    struct effort all = {0};
+    struct work all = {0};
     for (const struct job *job = batch; job; job = job->next) {
         const struct sim_job *j = (const struct sim_job *)(const void *)job;
         for (int s = j->part->seg; s < j->part->seg + j->part->n_seg; s++) {
@@ -35,10 +37,9 @@ static struct effort merged(struct sim *sim, const struct job *batch)
         }
     }
     for (int i = 0; i < n; i++) {
-        all.ns += cost_at(&sim->cost->expert, sim->count[sim->touched[i]]);
+        all = work_plus(all, expert_work(sim, sim->count[sim->touched[i]]));
         sim->count[sim->touched[i]] = 0;
     }
-    all.n_expert = n;
     return all;
 }
 
@@ -47,9 +48,9 @@ static double reply_bytes(const struct sim *sim, const struct sim_job *j)
     return (double)j->part->n_assign * sim->config.desc->d_model * sim->cost->wire_bytes;
 }
 
-static double answer_ns(const struct sim *sim, const struct sim_job *j)
+static struct work answer_work(const struct sim *sim, const struct sim_job *j)
 {
-    return cost_at(&sim->cost->answer, (j->bytes + reply_bytes(sim, j)) / 2);
+    return cost_work(&sim->cost->answer, (j->bytes + reply_bytes(sim, j)) / 2);
 }
 
 static void worker_begin(struct sim *sim, struct sim_worker *w)
@@ -58,12 +59,13 @@ static void worker_begin(struct sim *sim, struct sim_worker *w)
     w->batch = queue_take(w->queue, most);
     if (!w->batch)
         return;
-    struct effort e = w->batch->next ? merged(sim, w->batch)
+    struct work all = w->batch->next ? merged(sim, w->batch)
                                      : alone(sim, (const struct sim_job *)(const void *)w->batch);
-    double ns = e.ns + sim->cost->expert_call_ns;
+    double call_ns = sim->cost->expert_call_ns;
+    all = work_plus(all, (struct work){call_ns, call_ns * sim->cost->other_feel, 0});
     for (const struct job *job = w->batch; job && w->task.host; job = job->next)
-        ns += answer_ns(sim, (const struct sim_job *)(const void *)job);
-    task_start(sim, &w->task, ns / w->speed, e.n_expert * cost_at(&sim->cost->expert, 1) / ns);
+        all = work_plus(all, answer_work(sim, (const struct sim_job *)(const void *)job));
+    task_start(sim, &w->task, work_times(all, 1 / w->speed));
 }
 
 void worker_take_message(struct sim *sim, struct sim_job *j)

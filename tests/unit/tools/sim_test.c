@@ -64,6 +64,7 @@ static void world_costs(struct cost_model *c)
     flat(&c->one_way, 50 * US);
     c->expert_call_ns = 4 * US;
     c->receive_ns = 1 * US;
+    c->other_feel = 1;
     c->link_s = 1e18;
     c->wire_bytes = 2;
 }
@@ -500,13 +501,13 @@ static void a_slow_worker_takes_its_time(void **state)
 /* ---- determinism ---- */
 
 /* CPUs at half their pace take twice as long, at any time; at half of it in every second bin, as
- * long as both together. */
+ * long as both together; and where half of the work feels it, half as long again. */
 static void a_hosts_pace_is_its_cpus(void **state)
 {
     (void)state;
     static const int cpus = 16;
-    double took[3];
-    for (int i = 0; i < 3; i++) {
+    double took[4];
+    for (int i = 0; i < 4; i++) {
         struct world w;
         struct load_result r;
         world_open(&w, 1, 2, 1, 1);
@@ -515,7 +516,9 @@ static void a_hosts_pace_is_its_cpus(void **state)
         w.cost.client.request_ns = 300 * NS_PER_MS; /* many bins */
         struct cost_pace *p = &w.cost.pace;
         p->n_cpu = i > 0;
-        p->n_bin = i;
+        p->n_bin = i < 3 ? i : 1;
+        p->bin_ns = COST_PACE_NS;
+        w.cost.other_feel = i < 3 ? 1 : 0.5;
         p->bin[0][0] = 0.5F;
         p->bin[0][1] = 1.0F;
         run(&w, &r);
@@ -525,6 +528,30 @@ static void a_hosts_pace_is_its_cpus(void **state)
     }
     assert_true(fabs(took[1] / took[0] - 2) < 1e-3);
     assert_true(fabs(took[2] / took[0] - 4.0 / 3) < 0.05);
+    assert_true(fabs(took[3] / took[0] - 1.5) < 0.01);
+}
+
+/* Who is on no host has the pace's mean: all work at half of it takes twice as long, the wire's
+ * ways do not. */
+static void the_mean_pace_holds_elsewhere(void **state)
+{
+    (void)state;
+    double took[2], wire_ns = 2 * 50 * US;
+    for (int i = 0; i < 2; i++) {
+        struct world w;
+        struct load_result r;
+        world_open(&w, 1, 2, 1, 1);
+        arrive(&w, "uniform", 1, 1, 1, 0, 1.5, 1);
+        struct cost_pace *p = &w.cost.pace;
+        *p = (struct cost_pace){.n_cpu = i, .n_bin = 2, .bin_ns = COST_PACE_NS};
+        p->bin[0][0] = 0.25F;
+        p->bin[0][1] = 0.75F;
+        run(&w, &r);
+        took[i] = (double)(r.request[0].first_ns - r.request[0].due_ns);
+        load_result_free(&r);
+        world_close(&w);
+    }
+    assert_true(fabs((took[1] - wire_ns) / (took[0] - wire_ns) - 2) < 0.1);
 }
 
 /* ---- the prefix cache ---- */
@@ -670,6 +697,7 @@ int main(void)
         cmocka_unit_test(tokens_are_not_lost_on_hosts),
         cmocka_unit_test(a_slow_worker_takes_its_time),
         cmocka_unit_test(a_hosts_pace_is_its_cpus),
+        cmocka_unit_test(the_mean_pace_holds_elsewhere),
         cmocka_unit_test(what_others_computed_is_found),
         cmocka_unit_test(what_was_given_up_is_not_found),
         cmocka_unit_test(a_seed_is_one_run),
