@@ -17,7 +17,7 @@ smaller one lies there is up to others too, and nothing watches that.
 What a server decides by what it measures while it runs, the simulation cannot know: it serves with one
 micro-batch, without guessed tokens, and over the transport that was calibrated.
 
-  bench/sim_vs_live.py --sigmoe build/release/sigmoe                  # a 16-layer bench-m2, about 35 minutes
+  bench/sim_vs_live.py --sigmoe build/release/sigmoe                  # a 16-layer bench-m2, about 20 minutes
   bench/sim_vs_live.py --sigmoe build/release/sigmoe --tiny           # whether it works, a minute
 """
 import argparse
