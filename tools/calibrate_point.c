@@ -27,8 +27,8 @@
 
 struct calibrate_point {
     int n;
-    double ns[CALIBRATE_SAMPLES],
-        more[CALIBRATE_SAMPLES]; /* what the piece took beyond undisturbed, over that */
+    double ns[CALIBRATE_SAMPLES];
+    double more[CALIBRATE_SAMPLES]; /* what the piece took beyond undisturbed, over that */
 };
 
 static int by_value(const void *a, const void *b)

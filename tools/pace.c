@@ -3,6 +3,7 @@
 
 #include "base/arena.h"
 #include "base/clock.h"
+#include "base/team.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -84,24 +85,28 @@ struct watcher {
     float *bin;
 };
 
-static void sleep_until(int64_t at_ns)
+#define NAP_NS (100 * NS_PER_MS) /* who stops it waits so long at most */
+
+static void sleep_until(int64_t at_ns, const volatile sig_atomic_t *stop)
 {
-    int64_t ns = at_ns - clock_now(&clock_real);
-    struct timespec t = {.tv_sec = ns / NS_PER_S, .tv_nsec = ns % NS_PER_S};
-    if (ns > 0)
+    int64_t ns;
+    while (!*stop && (ns = at_ns - clock_now(&clock_real)) > 0) {
+        struct timespec t = {.tv_nsec = ns < NAP_NS ? ns : NAP_NS};
         nanosleep(&t, NULL);
+    }
 }
 
 /* Bins in which it did not come to work had the pace of the next one that is known. */
 static void *watch(void *arg)
 {
     struct watcher *w = arg;
+    team_flush_denormals();
     while (w->n < w->n_bin && !*w->stop) {
         float ns = (float)pace_piece_ns(w->piece);
         int64_t bin = (clock_now(&clock_real) - w->from_ns) / w->bin_ns;
         while (w->n <= bin && w->n < w->n_bin)
             w->bin[w->n++] = ns;
-        sleep_until(w->from_ns + (bin + 1) * w->bin_ns + w->bin_ns / 2);
+        sleep_until(w->from_ns + (bin + 1) * w->bin_ns + w->bin_ns / 2, w->stop);
     }
     return NULL;
 }
