@@ -211,12 +211,6 @@ static struct spent spent_now(const struct bench *b)
                           cpu_ns(CLOCK_PROCESS_CPUTIME_ID) - b->alone_ns};
 }
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* Of one dispatch. Medians: what disturbs a way is the system, and in a simulation that is
  * simulated. */
 struct point {
@@ -244,14 +238,12 @@ static int point_take(struct bench *b, struct point *p)
     struct spent to = spent_now(b);
     more[1] = calibrate_more(b->c, b->c->team);
     double to_free = 1 / (1 + b->c->cost.other_feel * (more[0] + more[1]) / 2);
-    qsort(wire, DISPATCHES, sizeof(*wire), by_value);
-    qsort(gather, DISPATCHES, sizeof(*gather), by_value);
-    double gather_ns = gather[DISPATCHES / 2], io_ns = (to.io - from.io) / DISPATCHES;
+    double gather_ns = calibrate_middle(gather, DISPATCHES), io_ns = (to.io - from.io) / DISPATCHES;
     double mine_ns = (to.mine - from.mine) / DISPATCHES;
     double theirs_ns = (to.all - from.all) / DISPATCHES - mine_ns - io_ns;
     *p = (struct point){b->bytes_out,
                         b->bytes_in,
-                        to_free * wire[DISPATCHES / 2],
+                        to_free * calibrate_middle(wire, DISPATCHES),
                         to_free * gather_ns,
                         to_free * fmax(0, io_ns),
                         to_free * fmax(0, mine_ns - gather_ns),
